@@ -1,0 +1,63 @@
+# Every target sets up what it needs; nothing is installed twice.
+#   make run    the four notebooks, headless: pictures, records and tables in data/output/
+#   make test   unit, parity and notebook tests, with ruff
+#   make lab    JupyterLab on the notebooks
+#   make lint   ruff on code and notebooks        make format   ruff's fixes
+#   make clean  what was made at run time         make distclean   and the virtual environment
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT := data/output
+NOTEBOOKS := 01_export 02_build 03_infer 04_benchmark
+# A cell that hangs ends the run: papermill itself waits forever.
+CELL_TIMEOUT := 900
+
+export PYTHONUTF8 := 1
+export PYTHONPATH := $(CURDIR)
+export JUPYTER_PLATFORM_DIRS := 1
+
+.PHONY: run test lab lint format clean distclean setup
+
+setup: $(VENV)/ready
+
+# The stamp is newer than the requirements once both installs went through.
+$(VENV)/ready: requirements.txt requirements-mmpose.txt
+	@echo "== setting up $(VENV) (a few minutes the first time)"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	echo "setuptools<81" > $(VENV)/build-constraints.txt
+	PIP_CONSTRAINT=$(CURDIR)/$(VENV)/build-constraints.txt \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-mmpose.txt
+	touch $@
+
+run: setup
+	@mkdir -p $(OUT)
+	@set -e; for name in $(NOTEBOOKS); do \
+	  echo "== $$name"; start=$$(date +%s); \
+	  $(BIN)/papermill notebooks/$$name.ipynb $(OUT)/$$name.ipynb --cwd notebooks --kernel python3 \
+	    --execution-timeout $(CELL_TIMEOUT) --no-progress-bar --log-output --log-level WARNING; \
+	  echo "== $$name took $$(( $$(date +%s) - start )) s"; \
+	done
+	@$(BIN)/python -m helpers report
+
+test: setup lint
+	$(BIN)/python -m pytest
+
+lab: setup
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(OUT) data/models .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)

@@ -1,0 +1,352 @@
+"""Trains an MMPose bottom-up network on the rendered people; stops and resumes at any time.
+
+    python data/demo/render.py                                 # the pool of scenes, once
+    python data/demo/train.py --model MobileNetv2 --crops 120000
+    python data/demo/train.py --model MobileNetv2 --crops 120000 --export    # write the demo weights
+
+The network is mmpose's own module (`helpers.network.build`), its loss the associative-embedding one (Newell et
+al. 2017, as in mmpose's AELoss) with three aids that are thrown away or fade:
+
+* a part-segmentation head on the last features (the renderer knows every pixel's body part);
+* tags start as a saddle where all are equal, so they are first pulled towards a number for the colour family of
+  the person's outfit; the pull is gone at 60 % of the run;
+* peaks weigh more than background in the heatmap loss.
+
+bfloat16 autocast needs a CPU with AVX512-BF16 (or AMX) to pay; `--float32` turns it off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import queue
+import sys
+import threading
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from people import FAMILIES, PARTS
+from render import POOL
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from helpers import network  # noqa: E402  (the repository root has to be on the path first)
+
+FLIP = np.array([0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15])
+MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+MAX_PEOPLE = 10
+# Part map with left and right exchanged: 0 background, 1 + index into PARTS.
+_SWAP = {p: p.replace("left", "?").replace("right", "left").replace("?", "right") for p in PARTS}
+PART_FLIP = np.array([0] + [1 + PARTS.index(_SWAP[p]) for p in PARTS], np.uint8)
+
+
+class Pool:
+    """The rendered scenes, kept as JPEG bytes in memory; shards that appear later are picked up."""
+
+    def __init__(self, pattern: str):
+        self.pattern = pattern
+        self.scenes: list[dict] = []
+        self.seen: set[Path] = set()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read shards not read yet."""
+        for path in sorted(POOL.glob(self.pattern)):
+            if path in self.seen or ".part" in path.name:
+                continue
+            self.seen.add(path)
+            with np.load(path, allow_pickle=False) as shard:
+                count = sum(k.startswith("jpeg_") for k in shard.files)
+                for k in range(count):
+                    self.scenes.append(
+                        {key: shard[f"{key}_{k}"] for key in ("jpeg", "parts", "keypoints", "families")}
+                    )
+
+
+def sample_crop(rng: np.random.Generator, scene: dict, size: int, plain: bool = False) -> dict[str, np.ndarray]:
+    """One augmented crop of a scene.
+
+    Args:
+        rng: the only source of chance.
+        scene: an entry of `Pool.scenes`.
+        size: side of the square crop in pixels.
+        plain: no flip, turn, zoom or colour change (validation).
+
+    Returns:
+        dict of `image` (3, size, size) uint8 RGB, `parts` (size/4, size/4) uint8, `keypoints` (MAX_PEOPLE, 17, 3)
+        float32 in crop pixels (visibility 0 outside), `families` (MAX_PEOPLE,) int64.
+    """
+    image = cv2.imdecode(scene["jpeg"], cv2.IMREAD_COLOR)
+    parts = cv2.imdecode(scene["parts"], cv2.IMREAD_GRAYSCALE)
+    h, w = image.shape[:2]
+    people = scene["keypoints"]
+    centre = np.array([rng.uniform(0, w), rng.uniform(0, h)])
+    if len(people) and rng.random() < 0.92:
+        p = people[rng.integers(len(people))]
+        inside = p[p[:, 2] > 0, :2]
+        if len(inside):
+            centre = inside.mean(0) + rng.normal(0, size * 0.16, 2)
+    zoom, turn, flip = float(np.exp(rng.normal(-0.05, 0.2))), float(rng.normal(0, 5)), rng.random() < 0.5
+    if plain:
+        zoom, turn, flip = 1.0, 0.0, False
+    half = size / 2 / zoom * 0.85  # crops reach a little over the picture's edge, not more
+    centre = [np.clip(c, min(half, n / 2), max(n - half, n / 2)) for c, n in zip(centre, (w, h))]
+    a = np.deg2rad(turn)
+    m = zoom * np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
+    if flip:
+        m = np.diag([-1.0, 1.0]) @ m
+    # Pixel (x, y) is a point sample at its index, as in cv2.warpAffine and in the decoder.
+    m = np.column_stack([m, (size - 1) / 2 - m @ centre])
+    out = cv2.warpAffine(image, m, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    quarter = m.copy()
+    # A quarter-size index q stands for pixel 4 q + 1.5.
+    quarter[:, 2] = (m[:, :2] @ np.array([1.5, 1.5]) + m[:, 2] - 1.5) / 4
+    parts = cv2.warpAffine(parts, quarter, (size // 4, size // 4), flags=cv2.INTER_NEAREST)
+    keypoints = np.zeros((MAX_PEOPLE, 17, 3), np.float32)
+    families = np.zeros(MAX_PEOPLE, np.int64)
+    for k, p in enumerate(people[:MAX_PEOPLE]):
+        xy = p[:, :2] @ m[:, :2].T + m[:, 2]
+        ok = (p[:, 2] > 0) & (xy >= 0).all(1) & (xy < size - 1).all(1)
+        keypoints[k, :, :2], keypoints[k, :, 2] = xy, ok
+        if flip:
+            keypoints[k] = keypoints[k, FLIP]
+        families[k] = scene["families"][k]
+    if flip:
+        parts = PART_FLIP[parts]
+    if not plain:
+        gain = rng.uniform(0.75, 1.25) * (1 + rng.normal(0, 0.04, 3))
+        out = np.clip(out * gain + rng.uniform(-14, 14), 0, 255).astype(np.uint8)
+    return {
+        "image": np.ascontiguousarray(out[:, :, ::-1].transpose(2, 0, 1)),
+        "parts": parts,
+        "keypoints": keypoints,
+        "families": families,
+    }
+
+
+def batches(pool: Pool, rng: np.random.Generator, batch: int, size: int, depth: int = 6):
+    """An endless stream of batches (dict of tensors), made in one background thread."""
+    ready: queue.Queue = queue.Queue(depth)
+
+    def work() -> None:
+        made = 0
+        while True:
+            crops = []
+            while len(crops) < batch:
+                crops.append(sample_crop(rng, pool.scenes[rng.integers(len(pool.scenes))], size))
+            most = max(int((c["keypoints"][..., 2] > 0).any(1).sum()) for c in crops)
+            for c in crops:  # people in view first, and no more rows than the fullest crop needs
+                order = np.argsort(~(c["keypoints"][..., 2] > 0).any(1), kind="stable")[: max(most, 1)]
+                c["keypoints"], c["families"] = c["keypoints"][order], c["families"][order]
+            ready.put({k: torch.from_numpy(np.stack([c[k] for c in crops])) for k in crops[0]})
+            made += 1
+            if made % 50 == 0:
+                pool.refresh()
+
+    threading.Thread(target=work, daemon=True).start()
+    while True:
+        yield ready.get()
+
+
+def heat_targets(keypoints: torch.Tensor, size: int, sigma: float = 2.0) -> torch.Tensor:
+    """Gaussian heatmaps (B, 17, size/4, size/4); the peak of cell q stands for pixel 4 q + 2, as the decoder reads it."""
+    n = size // 4
+    grid = torch.arange(n, dtype=torch.float32)
+    centre = keypoints[..., :2] / 4 - 0.5
+    g = torch.exp(-((grid - centre[..., None]) ** 2) / (2 * sigma**2))  # (B, P, 17, 2, n)
+    blobs = g[:, :, :, 1, :, None] * g[:, :, :, 0, None, :] * (keypoints[..., 2] > 0)[..., None, None]
+    return blobs.amax(1)
+
+
+def tag_loss(tags: torch.Tensor, keypoints: torch.Tensor, families: torch.Tensor, kick: float) -> torch.Tensor:
+    """Pull a person's tags together, push people apart (Newell et al. 2017), and the early kick.
+
+    Args:
+        tags: (B, 17, h, w) float32 tag maps.
+        keypoints: (B, P, 17, 3) in input pixels.
+        families: (B, P) colour families.
+        kick: weight of the early target.
+    """
+    b, _, h, w = tags.shape
+    people = keypoints.shape[1]
+    valid = keypoints[..., 2] > 0
+    col = (keypoints[..., 0] / 4).long().clamp(0, w - 1)
+    row = (keypoints[..., 1] / 4).long().clamp(0, h - 1)
+    at = (row * w + col).permute(0, 2, 1)  # (B, 17, P)
+    values = tags.flatten(2).gather(2, at).permute(0, 2, 1)  # (B, P, 17)
+    count = valid.sum(2)
+    mean = (values * valid).sum(2) / count.clamp(min=1)
+    present = count > 0
+    pull = (((values - mean[..., None]) ** 2 * valid).sum(2) / count.clamp(min=1)).sum(1) / present.sum(1).clamp(min=1)
+    both = present[:, :, None] & present[:, None, :] & ~torch.eye(people, dtype=torch.bool)
+    close = torch.exp(-((mean[:, :, None] - mean[:, None, :]) ** 2)) * both
+    push = 0.5 * close.sum((1, 2)) / both.sum((1, 2)).clamp(min=1)
+    loss = (pull + push).mean()
+    if kick > 0:
+        target = (families.float() - (len(FAMILIES) - 1) / 2) * 1.2
+        loss = loss + kick * ((values - target[..., None]) ** 2 * valid).sum() / valid.sum().clamp(min=1)
+    return loss
+
+
+class Trainee(torch.nn.Module):
+    """The network with the throw-away part-segmentation head on its last features."""
+
+    def __init__(self, model: str):
+        super().__init__()
+        self.net = network.build(model)
+        last = [m for m in self.net.modules() if isinstance(m, torch.nn.Conv2d) and m.out_channels == 34][-1]
+        self.parts = torch.nn.Conv2d(last.in_channels, 1 + len(PARTS), 1)
+        last.register_forward_pre_hook(lambda _, inputs: self.__dict__.__setitem__("features", inputs[0]))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Network output (B, 34, h, w) and part logits (B, 12, h, w)."""
+        y = self.net(x)
+        return y, self.parts(self.features)
+
+
+def losses(trainee: Trainee, batch: dict, size: int, kick: float, bf16: bool) -> dict[str, torch.Tensor]:
+    """Every term of the loss for one batch, already weighted."""
+    x = ((batch["image"].float() / 255 - MEAN) / STD).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        y, parts = trainee(x)
+    y, parts = y.float(), parts.float()
+    target = heat_targets(batch["keypoints"], size)
+    heat = ((1 + 9 * target) * (y[:, :17] - target) ** 2).mean() * 150
+    tags = 0.5 * tag_loss(y[:, 17:], batch["keypoints"], batch["families"], kick)
+    segments = 0.25 * F.cross_entropy(parts, batch["parts"].long())
+    return {"heat": heat, "tags": tags, "parts": segments}
+
+
+def learning_rate(done: float, peak: float) -> float:
+    """Warm-up over 1 %, flat, cosine over the last 40 % (share `done` of the run in 0..1)."""
+    if done < 0.01:
+        return peak * (0.02 + done / 0.01)
+    return peak * (1 if done < 0.6 else 0.5 * (1 + np.cos(np.pi * min((done - 0.6) / 0.4, 1))) + 0.003)
+
+
+@torch.no_grad()
+def validate(model: torch.nn.Module, pool: Pool, size: int = 384, count: int = 48) -> str:
+    """A line of figures on held-out scenes: how many joints have the right peak, how well tags tell people apart."""
+    model.eval()
+    rng = np.random.default_rng(7)
+    hits = total = 0
+    within, between = [], []
+    for k in range(0, count, 8):
+        crops = [sample_crop(rng, pool.scenes[(k + j) % len(pool.scenes)], size, plain=True) for j in range(8)]
+        batch = {key: torch.from_numpy(np.stack([c[key] for c in crops])) for key in crops[0]}
+        y = model(((batch["image"].float() / 255 - MEAN) / STD).contiguous(memory_format=torch.channels_last)).numpy()
+        for out, people in zip(y, batch["keypoints"].numpy()):
+            tags = []
+            for p in people[(people[:, :, 2] > 0).sum(1) > 3]:
+                mine = []
+                for j in np.flatnonzero(p[:, 2] > 0):
+                    c, r = (p[j, :2] / 4).astype(int)
+                    window = out[j, max(r - 2, 0) : r + 3, max(c - 2, 0) : c + 3]
+                    hits += window.max() > 0.3
+                    total += 1
+                    mine.append(out[17 + j, r, c])
+                tags.append(np.mean(mine))
+                within.append(np.std(mine))
+            between += [abs(a - b) for i, a in enumerate(tags) for b in tags[:i]]
+    model.train()
+    return (
+        f"recall {hits / max(total, 1):.3f}  tag std within {np.mean(within):.2f}  "
+        f"gap 10th percentile {np.percentile(between, 10):.2f}"
+    )
+
+
+def main() -> int:
+    """Train until `--crops` crops have been seen; save on the way."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="MobileNetv2")
+    parser.add_argument("--crops", type=int, default=120_000, help="crops to see in all")
+    parser.add_argument("--size", type=int, default=256, help="side of a crop in pixels")
+    parser.add_argument("--late-size", type=int, default=384, help="side of a crop in the last 15 %% of the run")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--float32", action="store_true", help="no bfloat16 autocast")
+    parser.add_argument("--export", action="store_true", help="only write the weights so far as demo weights")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    cv2.setNumThreads(1)
+    torch.manual_seed(args.seed)
+    checkpoint = POOL / f"{args.model}.ckpt"
+    trainee, average = Trainee(args.model), Trainee(args.model)
+    average.load_state_dict(trainee.state_dict())
+    trainee.to(memory_format=torch.channels_last).train()
+    average.to(memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(trainee.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    crops = 0
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        trainee.load_state_dict(saved["trainee"])
+        average.load_state_dict(saved["average"])
+        optimiser.load_state_dict(saved["optimiser"])
+        crops = saved["crops"]
+        print(f"resumed at {crops} crops", flush=True)
+    if args.export:
+        path = network.save_npz(average.net, Path(__file__).resolve().parent / "weights" / f"{args.model}.npz")
+        print(f"wrote {path} (average after {crops} crops)")
+        return 0
+    held_out = Pool("scenes_1.npz")
+    pool = Pool("scenes_1?????.npz")
+
+    def save() -> None:
+        part = checkpoint.with_suffix(".part")
+        state = {"trainee": trainee, "average": average, "optimiser": optimiser}
+        torch.save({**{k: v.state_dict() for k, v in state.items()}, "crops": crops}, part)
+        os.replace(part, checkpoint)
+
+    stream, side = None, 0
+    began = spoke = saved_at = time.time()
+    first = crops
+    recent: dict[str, float] = {}
+    while crops < args.crops:
+        done = crops / args.crops
+        late = done >= 0.85
+        if side != (args.late_size if late else args.size):
+            side = args.late_size if late else args.size
+            count = max(args.batch // 2, 1) if late else args.batch
+            stream = batches(pool, np.random.default_rng([args.seed, crops]), count, side)
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(done, args.lr)
+        batch = next(stream)
+        terms = losses(trainee, batch, side, 0.5 * max(0.0, 1 - done / 0.6), not args.float32)
+        optimiser.zero_grad(set_to_none=True)
+        sum(terms.values()).backward()
+        torch.nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
+        optimiser.step()
+        crops += len(batch["image"])
+        steps = (crops - first) / args.batch
+        decay = min(0.998, (1 + steps) / (10 + steps)) if first == 0 else 0.998
+        with torch.no_grad():
+            for a, b in zip(average.state_dict().values(), trainee.state_dict().values()):
+                if a.dtype.is_floating_point:
+                    a.lerp_(b, 1 - decay)
+                else:
+                    a.copy_(b)
+        for k, v in terms.items():
+            recent[k] = 0.98 * recent.get(k, float(v)) + 0.02 * float(v)
+        now = time.time()
+        if now - spoke > 60:
+            rate = (crops - first) / (now - began)
+            figures = "  ".join(f"{k} {v:.3f}" for k, v in recent.items())
+            print(f"{crops} crops  {rate:.1f}/s  {len(pool.scenes)} scenes  {figures}", flush=True)
+            spoke = now
+        if now - saved_at > 300:
+            save()
+            print(f"  {validate(average.net, held_out)}", flush=True)
+            saved_at = time.time()
+    save()
+    print(f"done: {crops} crops  {validate(average.net, held_out)}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

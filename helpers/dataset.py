@@ -1,0 +1,265 @@
+"""A folder in COCO's shape -> image ids, picture paths, and the people somebody annotated.
+
+    <root>/annotations/person_keypoints_<split>.json
+    <root>/<split>/000000000139.jpg ...
+
+    dataset = CocoDataset("data/demo")
+    for image_id, path in dataset: ...
+    people = dataset.people(image_id)   # keypoints (P, 17, 3), bbox (P, 4), area (P,)
+
+Reading the folder needs numpy alone; pycocotools is imported when an evaluation asks for its COCO object.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Iterator
+
+import numpy as np
+
+from helpers.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    import os
+
+    from pycocotools.coco import COCO
+
+# ------------------------------------------------------------------------------------ the 17 COCO joints
+
+KEYPOINT_NAMES = (
+    "nose",
+    "left_eye",
+    "right_eye",
+    "left_ear",
+    "right_ear",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_ankle",
+    "right_ankle",
+)
+# Joints that trade places in a mirror image.
+FLIP_PAIRS = ((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16))
+# Bones to draw, as pairs of joint indices from 0 (COCO's own file counts from 1).
+SKELETON = (
+    *((15, 13), (13, 11), (16, 14), (14, 12)),  # legs
+    *((11, 12), (5, 11), (6, 12), (5, 6)),  # trunk
+    *((5, 7), (6, 8), (7, 9), (8, 10)),  # arms
+    *((1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),  # head, and ears to shoulders
+)
+# How far apart two careful annotators put a joint, relative to the person's size: the unit of OKS.
+# Measured by the authors of COCO; `pycocotools.cocoeval.Params` has the same values.
+OKS_SIGMAS = np.array(
+    (
+        *(0.026, 0.025, 0.025, 0.035, 0.035),  # nose, eyes, ears
+        *(0.079, 0.079, 0.072, 0.072, 0.062, 0.062),  # shoulders, elbows, wrists
+        *(0.107, 0.107, 0.087, 0.087, 0.089, 0.089),  # hips, knees, ankles
+    )
+)
+
+
+@dataclass(frozen=True)
+class People:
+    """The annotated people of one image, those whom the evaluation scores.
+
+    Attributes:
+        keypoints: (P, 17, 3) float64: x, y in pixels of the image, and 0 not labelled, 1 hidden, 2 visible.
+        bbox: (P, 4) float64: left, top, width, height in pixels.
+        area: (P,) float64: square pixels of the person's outline, the size that OKS measures errors against.
+    """
+
+    keypoints: np.ndarray
+    bbox: np.ndarray
+    area: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of people."""
+        return len(self.area)
+
+
+class CocoDataset:
+    """Images and people of one split of a COCO-format folder.
+
+    Everything is checked when it is opened, so that a long run does not stop half-way through.
+
+    Attributes:
+        root: folder that holds `annotations` and the split's folder.
+        split: name of the image folder, also part of the annotation file's name.
+        annotation_file: the JSON that was read.
+        category_id: COCO's number for "person" in that file.
+        image_ids: all image ids, ascending.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], split: str = "val2017") -> None:
+        """Reads and checks the annotation file.
+
+        Raises:
+            DataError: a folder, the JSON or images are missing; the JSON is damaged, has no person category,
+                or has an annotation that COCO's evaluation cannot score.
+        """
+        self.root = Path(root)
+        self.split = split
+        self.annotation_file = self.root / "annotations" / f"person_keypoints_{split}.json"
+        self._document = _read_annotations(self.root, self.annotation_file)
+        self.category_id = _person_category(self._document, self.annotation_file)
+        self._images = {image["id"]: image for image in self._document["images"]}
+        self.image_ids = sorted(self._images)
+        self._refuse_missing_images()
+        self._people = _people_by_image(self._document, self.category_id, self.annotation_file)
+        self._coco: COCO | None = None
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.image_ids)
+
+    def __iter__(self) -> Iterator[tuple[int, Path]]:
+        """Yields (image id, path) of every image, in the order of `image_ids`."""
+        for image_id in self.image_ids:
+            yield image_id, self.path(image_id)
+
+    def path(self, image_id: int) -> Path:
+        """Returns the picture file of an image."""
+        return self.root / self.split / self._image(image_id)["file_name"]
+
+    def size(self, image_id: int) -> tuple[int, int]:
+        """Returns (w, h) of an image in pixels, as annotated."""
+        image = self._image(image_id)
+        return image["width"], image["height"]
+
+    def people(self, image_id: int) -> People:
+        """Returns the annotated people of an image who have a labelled joint and are no crowd region."""
+        self._image(image_id)
+        people = self._people.get(image_id, [])
+        return People(
+            keypoints=np.array([person["keypoints"] for person in people], np.float64).reshape(-1, 17, 3),
+            bbox=np.array([person["bbox"] for person in people], np.float64).reshape(-1, 4),
+            area=np.array([person["area"] for person in people], np.float64),
+        )
+
+    def sample(self, count: int | None = None, seed: int = 0) -> list[int]:
+        """Draws image ids without replacement: the same ones for the same seed, on any machine.
+
+        A larger sample contains every smaller one of the same seed. The first N ids would be no fair choice:
+        a dataset's order need not be random.
+
+        Args:
+            count: how many; `None` for all.
+            seed: start of the random sequence.
+
+        Returns:
+            Ids in ascending order.
+
+        Raises:
+            UsageError: `count` is below 1 or more than there are.
+        """
+        if count is None:
+            return list(self.image_ids)
+        if not 1 <= count <= len(self):
+            raise UsageError(
+                f"The number of images must be from 1 to {len(self)}, the size of {self.root}, not {count}."
+            )
+        shuffled = list(self.image_ids)
+        random.Random(seed).shuffle(shuffled)
+        return sorted(shuffled[:count])
+
+    @property
+    def coco(self) -> COCO:
+        """The annotations as a `pycocotools.coco.COCO`, which its evaluation wants.
+
+        Raises:
+            UsageError: pycocotools is not installed.
+        """
+        if self._coco is None:
+            try:
+                from pycocotools.coco import COCO
+            except ImportError as error:
+                raise UsageError("COCO evaluation needs pycocotools; `pip install pycocotools`.") from error
+            coco = COCO()
+            coco.dataset = self._document
+            with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress with print()
+                coco.createIndex()
+            self._coco = coco
+        return self._coco
+
+    def _image(self, image_id: int) -> dict[str, Any]:
+        try:
+            return self._images[image_id]
+        except KeyError:
+            raise UsageError(f"There is no image {image_id} in {self.annotation_file}.") from None
+
+    def _refuse_missing_images(self) -> None:
+        if not (self.root / self.split).is_dir():
+            raise DataError(f"The image folder {self.root / self.split} is missing; unpack the images there.")
+        missing = [path for _, path in self if not path.is_file()]
+        if missing:
+            raise DataError(
+                f"{len(missing)} of {len(self)} images are missing, first {missing[0]}; unpack them again."
+            )
+
+
+def _read_annotations(root: Path, path: Path) -> dict[str, Any]:
+    if not root.is_dir():
+        raise DataError(f"The dataset folder {root} is missing; check the path.")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(
+            f"Cannot read the annotations {path}: {error.strerror}; unpack COCO's annotations there."
+        ) from error
+    except ValueError as error:  # also text that is not UTF-8
+        raise DataError(
+            f"The annotations {path} are not valid JSON ({error}); unpack or download them again."
+        ) from error
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(document, dict) or key not in document:
+            raise DataError(f"The annotations {path} have no {key!r}; use a COCO person_keypoints file.")
+    if not document["images"]:
+        raise DataError(f"The annotations {path} list no image; use a COCO person_keypoints file.")
+    return document
+
+
+def _person_category(document: dict[str, Any], path: Path) -> int:
+    for category in document["categories"]:
+        if category.get("name") == "person":
+            return category["id"]
+    raise DataError(f"The annotations {path} have no category 'person'; use a COCO person_keypoints file.")
+
+
+def _people_by_image(
+    document: dict[str, Any], category_id: int, path: Path
+) -> dict[int, list[dict[str, Any]]]:
+    """Annotations of the people who are scored, by image id, in the file's order."""
+    people: dict[int, list[dict[str, Any]]] = {}
+    for annotation in document["annotations"]:
+        if annotation.get("category_id") != category_id:
+            continue
+        fault = _annotation_fault(annotation)
+        if fault:
+            raise DataError(f"Annotation {annotation.get('id')} in {path} {fault}; correct the file.")
+        if annotation["num_keypoints"] and not annotation["iscrowd"]:
+            people.setdefault(annotation["image_id"], []).append(annotation)
+    return people
+
+
+def _annotation_fault(annotation: dict[str, Any]) -> str:
+    """Says why pycocotools would fail on an annotation or score it wrongly; empty if it would not."""
+    for key in ("id", "image_id", "keypoints", "num_keypoints", "bbox", "area", "iscrowd"):
+        if key not in annotation:
+            return f"has no {key!r}"
+    if len(annotation["keypoints"]) != 3 * len(KEYPOINT_NAMES):
+        return f"has {len(annotation['keypoints'])} keypoint numbers instead of {3 * len(KEYPOINT_NAMES)}"
+    if annotation["id"] < 1:
+        return "has an id below 1, which COCO's evaluation takes for 'not matched'"
+    return ""

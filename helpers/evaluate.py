@@ -1,0 +1,232 @@
+"""Poses + annotations -> COCO's ten keypoint numbers and its results file.
+
+    stats = evaluate({image_id: poses, ...}, dataset, image_ids)
+    stats.numbers["AP"], stats.scope              # 0.381, '5000 of 5000 images, 6352 people'
+    save_results("results.json", to_coco_results(poses_by_image_id, dataset.category_id))
+
+The numbers are those of mmpose 0.29.0's `BottomUpCocoDataset.evaluate` for the same poses
+(tests/parity/test_evaluate.py). The three official configs ask for no suppression of overlapping people, so
+there is none here; pycocotools itself takes the 20 best people of an image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
+
+import numpy as np
+
+from helpers.dataset import OKS_SIGMAS, CocoDataset, People
+from helpers.errors import UsageError
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
+
+    from helpers.decode import Poses
+
+STAT_NAMES = ("AP", "AP .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)")
+
+
+@dataclass(frozen=True)
+class CocoStats:
+    """What a COCO keypoint evaluation gave, and how much it was measured on.
+
+    Attributes:
+        numbers: the ten numbers, 0..1, under the names and in the order of `STAT_NAMES`; `None` where there
+            was nobody to measure on, for instance `AP (L)` of images without large people.
+        images: images that were scored, those without people included.
+        dataset_images: images that the dataset has.
+        people: annotated people in the scored images.
+        detections: people that were found in them.
+    """
+
+    numbers: dict[str, float | None]
+    images: int
+    dataset_images: int
+    people: int
+    detections: int
+
+    @property
+    def scope(self) -> str:
+        """What the numbers stand for, to be printed beside them: '200 of 5000 images, 431 people'."""
+        return f"{self.images} of {self.dataset_images} images, {self.people} people"
+
+    def __str__(self) -> str:
+        """One number per line, then the scope."""
+        shown = {name: "-" if value is None else f"{value:.4f}" for name, value in self.numbers.items()}
+        return "\n".join([*(f"{name:<7} {value}" for name, value in shown.items()), f"({self.scope})"])
+
+
+def evaluate(
+    poses_by_image_id: Mapping[int, Poses], dataset: CocoDataset, image_ids: Sequence[int]
+) -> CocoStats:
+    """Scores poses with pycocotools.
+
+    Every image in `image_ids` counts: one without poses loses all its people, one without people makes
+    mistakes of all its poses. Poses of other images are left out.
+
+    Args:
+        poses_by_image_id: poses in pixels of the original images; of an absent image nobody was found.
+        dataset: the annotations.
+        image_ids: the images that were run.
+
+    Returns:
+        The ten numbers with their scope.
+
+    Raises:
+        UsageError: no image, an image that the dataset does not have, or pycocotools is not installed.
+    """
+    if not len(image_ids):
+        raise UsageError("There is no image to score; run one or more.")
+    image_ids = sorted(set(image_ids))
+    people = sum(len(dataset.people(image_id)) for image_id in image_ids)
+    results = to_coco_results(
+        {image_id: poses_by_image_id[image_id] for image_id in image_ids if image_id in poses_by_image_id},
+        dataset.category_id,
+    )
+    return CocoStats(
+        numbers=_score(results, dataset, image_ids),
+        images=len(image_ids),
+        dataset_images=len(dataset),
+        people=people,
+        detections=len(results),
+    )
+
+
+def to_coco_results(poses_by_image_id: Mapping[int, Poses], category_id: int = 1) -> list[dict[str, Any]]:
+    """Writes poses as the list that COCO's results format and its evaluation server ask for.
+
+    As mmpose 0.29.0 (mmpose/datasets/datasets/bottom_up/bottom_up_coco.py): the person's score is the
+    decoder's, the third number of a joint is its score, `bbox` spans all 17 joints, and its area is the size
+    by which COCO sorts unmatched people into medium and large. The `center` and `scale` that mmpose's
+    top-down datasets write have no meaning here. A person without a joint of positive score is left out, as
+    by xtcocotools, with which mmpose scores.
+
+    Args:
+        poses_by_image_id: per image keypoints (P, 17, 3) float32 and scores (P,) float32.
+        category_id: the file's number for "person"; 1 in COCO.
+
+    Returns:
+        One dict of JSON types per person: `image_id, category_id, keypoints (51), score, bbox (4)`.
+    """
+    return [
+        {
+            "image_id": int(image_id),
+            "category_id": category_id,
+            "keypoints": keypoints.ravel().tolist(),
+            "score": float(score),
+            "bbox": [*keypoints[:, :2].min(axis=0).tolist(), *np.ptp(keypoints[:, :2], axis=0).tolist()],
+        }
+        for image_id, poses in poses_by_image_id.items()
+        for keypoints, score in zip(poses.keypoints, poses.scores)
+        if (keypoints[:, 2] > 0).any()
+    ]
+
+
+def save_results(path: str | os.PathLike[str], results: Sequence[Mapping[str, Any]]) -> Path:
+    """Writes a results list as JSON; the file is either complete or not there."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(json.dumps(results), encoding="utf-8")
+        unfinished.replace(path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):  # it is gone when all went well
+            unfinished.unlink()
+    return path
+
+
+def oks(predicted: np.ndarray, truth: np.ndarray, area: np.ndarray | float) -> np.ndarray:
+    """Object keypoint similarity: 1 for a perfect pose, near 0 for a pose of somebody else.
+
+    The mean over labelled joints of exp(-d^2 / (2 area (2 sigma)^2)), as `COCOeval.computeOks`: 0.61 when
+    each joint is off by twice the annotators' own spread. Leading dimensions broadcast: (P, 17, 3) with
+    (P, 17, 3) gives (P,), and (P, 1, 17, 3) with (G, 17, 3) gives (P, G).
+
+    Args:
+        predicted: (..., 17, 2 or more) x, y in pixels.
+        truth: (..., 17, 3) x, y in pixels and visibility, of which 0 means not labelled.
+        area: (...) of the annotated people, in square pixels.
+
+    Returns:
+        (...) float64; NaN for people without a labelled joint.
+    """
+    predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
+    squared = ((predicted[..., :2] - truth[..., :2]) ** 2).sum(axis=-1)
+    spread = 2 * (2 * OKS_SIGMAS) ** 2 * (np.asarray(area, np.float64)[..., None] + np.spacing(1))
+    labelled = truth[..., 2] > 0
+    with np.errstate(invalid="ignore"):  # 0 / 0 where nothing is labelled
+        return (np.exp(-squared / spread) * labelled).sum(axis=-1) / labelled.sum(axis=-1)
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Who is who between found and annotated people of one image.
+
+    Attributes:
+        truth: (P,) int64: index of the annotated person each pose belongs to; -1 for a false one.
+        oks: (P,) float64: how well it fits; NaN for a false one.
+    """
+
+    truth: np.ndarray
+    oks: np.ndarray
+
+
+def match(poses: Poses, people: People, threshold: float = 0.5) -> Matches:
+    """Gives each pose, best score first, the annotated person it fits best among those still free.
+
+    The greedy rule by which COCO counts hits at one OKS threshold (`COCOeval.evaluateImg`).
+
+    Args:
+        poses: the found people of an image.
+        people: its annotated people.
+        threshold: least OKS that counts as a hit.
+
+    Returns:
+        The pairs, from the poses' side.
+    """
+    found = Matches(truth=np.full(len(poses), -1), oks=np.full(len(poses), np.nan))
+    if not len(people):
+        return found
+    similarity = oks(poses.keypoints[:, None], people.keypoints, people.area)
+    for index in np.argsort(-poses.scores, kind="stable"):
+        best = int(np.argmax(similarity[index]))
+        if similarity[index, best] >= threshold:
+            found.truth[index], found.oks[index] = best, similarity[index, best]
+            similarity[:, best] = -1.0
+    return found
+
+
+def _score(
+    results: list[dict[str, Any]], dataset: CocoDataset, image_ids: Sequence[int]
+) -> dict[str, float | None]:
+    """Runs COCOeval on the given images only; its -1, 'nobody of that size', becomes `None`."""
+    truth = dataset.coco  # first: it says what to do when pycocotools is not installed
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress with print()
+        scorer = COCOeval(truth, _as_coco(results, truth), "keypoints")
+        scorer.params.imgIds = list(image_ids)
+        scorer.params.catIds = [dataset.category_id]
+        scorer.evaluate()
+        scorer.accumulate()
+        scorer.summarize()
+    return {name: None if value < 0 else float(value) for name, value in zip(STAT_NAMES, scorer.stats)}
+
+
+def _as_coco(results: list[dict[str, Any]], truth: COCO) -> COCO:
+    """Wraps results for COCOeval; `loadRes` adds keys to the dicts, and does not take an empty list."""
+    if results:
+        return truth.loadRes([dict(result) for result in results])
+    from pycocotools.coco import COCO
+
+    empty = COCO()
+    empty.dataset = {**truth.dataset, "annotations": []}
+    empty.createIndex()
+    return empty

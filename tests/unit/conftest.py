@@ -1,0 +1,68 @@
+"""A small COCO-format folder, made from nothing, for the tests of `dataset` and `evaluate`."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+# A standing person, arms down, in a box of 1 x 1, joints in COCO's order.
+STANDING = np.array(
+    [
+        *[(0.50, 0.08), (0.55, 0.05), (0.45, 0.05), (0.62, 0.07), (0.38, 0.07)],
+        *[(0.75, 0.22), (0.25, 0.22), (0.85, 0.38), (0.15, 0.38), (0.90, 0.52), (0.10, 0.52)],
+        *[(0.65, 0.52), (0.35, 0.52), (0.65, 0.76), (0.35, 0.76), (0.65, 0.97), (0.35, 0.97)],
+    ]
+)
+
+
+def person(image_id: int, left: float, top: float, width: float, height: float, labelled: int = 17) -> dict:
+    """A COCO annotation without its `id`; the joints from `labelled` on are not labelled."""
+    keypoints = np.zeros((17, 3))
+    keypoints[:labelled, :2] = STANDING[:labelled] * (width, height) + (left, top)
+    keypoints[:labelled, 2] = 2
+    return {
+        "image_id": image_id,
+        "category_id": 1,
+        "keypoints": keypoints.ravel().tolist(),
+        "num_keypoints": labelled,
+        "bbox": [left, top, width, height],
+        "area": width * height * 0.6,
+        "iscrowd": 0,
+    }
+
+
+def write_coco(root, images: dict[int, str], annotations: list[dict], split: str = "val2017") -> None:
+    """Writes the folder; every image is 320 x 240 and grey."""
+    (root / split).mkdir(parents=True)
+    (root / "annotations").mkdir()
+    for name in images.values():
+        cv2.imwrite(str(root / split / name), np.full((240, 320, 3), 128, np.uint8))
+    document = {
+        "images": [{"id": i, "file_name": name, "width": 320, "height": 240} for i, name in images.items()],
+        "annotations": [{"id": index + 1, **each} for index, each in enumerate(annotations)],
+        "categories": [{"id": 1, "name": "person"}],
+    }
+    (root / "annotations" / f"person_keypoints_{split}.json").write_text(json.dumps(document))
+
+
+@pytest.fixture
+def coco_root(tmp_path):
+    """Four images: 3 with two large people, 7 empty, 10 with a crowd region, 25 with one medium person."""
+    root = tmp_path / "coco"
+    crowd = {
+        **person(10, 20, 20, 200, 100, labelled=3),
+        "iscrowd": 1,
+        "segmentation": {"counts": [0], "size": [1, 1]},
+    }
+    annotations = [
+        person(3, 20, 10, 100, 200),
+        person(3, 180, 20, 90, 210, labelled=11),
+        crowd,
+        person(10, 240, 40, 60, 120, labelled=0),
+        person(25, 100, 100, 50, 80),
+    ]
+    write_coco(root, {10: "b.jpg", 3: "a.jpg", 7: "c.jpg", 25: "d.jpg"}, annotations)
+    return root

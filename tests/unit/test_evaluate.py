@@ -1,0 +1,226 @@
+"""The ten numbers where the answer is known, OKS and matching as in pycocotools, the results file."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from helpers.dataset import OKS_SIGMAS, CocoDataset, People
+from helpers.decode import Poses
+from helpers.errors import UsageError
+from helpers.evaluate import STAT_NAMES, evaluate, match, oks, save_results, to_coco_results
+
+NOBODY = np.zeros((0, 17, 3))
+
+
+def poses(keypoints, scores=None) -> Poses:
+    """Poses with joint scores of 0.9 and, unless given, person scores of 0.8."""
+    keypoints = np.array(keypoints, np.float32).reshape(-1, 17, 3)
+    keypoints[..., 2] = 0.9
+    scores = np.full(len(keypoints), 0.8) if scores is None else scores
+    return Poses(keypoints, np.asarray(scores, np.float32), np.zeros((len(keypoints), 2), np.float32))
+
+
+@pytest.fixture
+def dataset(coco_root) -> CocoDataset:
+    return CocoDataset(coco_root)
+
+
+@pytest.fixture
+def perfect(dataset) -> dict[int, Poses]:
+    """What a flawless network would find."""
+    return {image_id: poses(dataset.people(image_id).keypoints) for image_id in dataset.image_ids}
+
+
+def test_the_ten_names(dataset, perfect):
+    names = ["AP", "AP .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)"]
+    assert list(STAT_NAMES) == names
+    assert list(evaluate(perfect, dataset, dataset.image_ids).numbers) == names
+
+
+def test_perfect_poses_score_one(dataset, perfect, capsys):
+    stats = evaluate(perfect, dataset, dataset.image_ids)
+    assert stats.numbers == dict.fromkeys(STAT_NAMES, pytest.approx(1.0))
+    assert (stats.images, stats.people, stats.detections, stats.dataset_images) == (4, 3, 3, 4)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("nobody", [{}, {3: poses(NOBODY), 7: poses(NOBODY)}], ids=["absent", "empty"])
+def test_nobody_found_is_zero(dataset, nobody):
+    stats = evaluate(nobody, dataset, dataset.image_ids)
+    assert stats.numbers == dict.fromkeys(STAT_NAMES, 0.0)
+    assert stats.detections == 0 and stats.people == 3
+
+
+def test_nobody_to_find_is_not_measured(dataset, perfect):
+    assert set(evaluate({}, dataset, [7]).numbers.values()) == {None}
+    assert set(evaluate({7: perfect[3]}, dataset, [7, 10]).numbers.values()) == {None}
+    medium_only = evaluate(perfect, dataset, [25, 7]).numbers
+    assert medium_only["AP (M)"] == pytest.approx(1.0) and medium_only["AR (M)"] == pytest.approx(1.0)
+    assert medium_only["AP (L)"] is None and medium_only["AR (L)"] is None
+
+
+def test_only_images_that_were_run_count(dataset, perfect):
+    assert evaluate(perfect, dataset, [3]).numbers["AR"] == pytest.approx(1.0)
+    lost = evaluate({3: perfect[3]}, dataset, [3, 25]).numbers  # 25 was run and its person not found
+    assert lost["AR"] == pytest.approx(2 / 3)
+    assert lost["AR (L)"] == pytest.approx(1.0) and lost["AR (M)"] == 0.0
+
+
+def test_poses_on_an_image_without_people_are_mistakes(dataset, perfect):
+    false_alarm = {**perfect, 7: poses(dataset.people(3).keypoints, scores=[0.95, 0.9])}
+    scored = evaluate(false_alarm, dataset, dataset.image_ids)
+    assert scored.numbers["AR"] == pytest.approx(1.0)
+    assert scored.numbers["AP"] == pytest.approx(
+        3 / 5
+    )  # precision at full recall, and it only rises towards it
+    without_seven = evaluate(false_alarm, dataset, [3, 10, 25])
+    assert without_seven.numbers["AP"] == pytest.approx(1.0)
+
+
+def test_scope_and_text_say_how_many(dataset, perfect):
+    stats = evaluate(perfect, dataset, [25, 3, 3])
+    assert stats.scope == "2 of 4 images, 3 people"
+    lines = str(evaluate(perfect, dataset, [25])).splitlines()
+    assert lines[0] == "AP      1.0000" and lines[4] == "AP (L)  -"
+    assert lines[-1] == "(1 of 4 images, 1 people)" and len(lines) == 11
+
+
+def test_wrong_image_ids(dataset, perfect):
+    with pytest.raises(UsageError, match="no image to score"):
+        evaluate(perfect, dataset, [])
+    with pytest.raises(UsageError, match="no image 4 "):
+        evaluate(perfect, dataset, [3, 4])
+
+
+def test_results_follow_cocos_format(dataset, perfect):
+    results = json.loads(json.dumps(to_coco_results(perfect, dataset.category_id)))
+    assert [result["image_id"] for result in results] == [3, 3, 25]
+    assert set(results[0]) == {"image_id", "category_id", "keypoints", "score", "bbox"}
+    assert results[0]["score"] == float(np.float32(0.8)) and results[0]["category_id"] == 1
+    assert len(results[0]["keypoints"]) == 51 and results[0]["keypoints"][2] == float(np.float32(0.9))
+    x, y = perfect[3].keypoints[0, :, 0], perfect[3].keypoints[0, :, 1]
+    assert results[0]["bbox"] == pytest.approx([x.min(), y.min(), x.max() - x.min(), y.max() - y.min()])
+
+
+def test_people_without_a_positive_joint_are_left_out(perfect):
+    pair = perfect[3]
+    pair.keypoints[0, :, 2] = 0
+    assert [result["image_id"] for result in to_coco_results({3: pair})] == [3]
+
+
+def test_saved_results_give_the_same_numbers(dataset, perfect, tmp_path):
+    generator = np.random.default_rng(5)
+    shaken = {i: poses(p.keypoints + generator.normal(0, 4, p.keypoints.shape)) for i, p in perfect.items()}
+    path = save_results(tmp_path / "new" / "results.json", to_coco_results(shaken, dataset.category_id))
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(str(dataset.annotation_file))
+        scorer = COCOeval(coco, coco.loadRes(str(path)), "keypoints")
+        scorer.evaluate()
+        scorer.accumulate()
+        scorer.summarize()
+    numbers = evaluate(shaken, dataset, dataset.image_ids).numbers
+    assert list(numbers.values()) == scorer.stats.tolist()
+    assert 0 < numbers["AP"] < 1
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path):
+    path = tmp_path / "results.json"
+    save_results(path, [{"score": 1.0}])
+    with pytest.raises(TypeError):
+        save_results(path, [{"score": object()}])
+    assert json.loads(path.read_text()) == [{"score": 1.0}]
+    assert [each.name for each in tmp_path.iterdir()] == ["results.json"]
+
+
+def random_people(generator, count: int) -> People:
+    keypoints = np.dstack([generator.uniform(0, 200, (count, 17, 2)), generator.integers(0, 3, (count, 17))])
+    keypoints[:, 0, 2] = 2  # somebody with a labelled joint, as CocoDataset gives them
+    return People(keypoints, np.tile([0.0, 0, 200, 200], (count, 1)), generator.uniform(500, 30000, count))
+
+
+def coco_scorer(found: Poses, people: People) -> COCOeval:
+    """pycocotools' own evaluation of one image, after its matching step."""
+    same = {"image_id": 1, "category_id": 1}
+    true = zip(people.keypoints, people.bbox, people.area)
+    annotations = [
+        {
+            **same,
+            "id": i,
+            "iscrowd": 0,
+            "num_keypoints": 17,
+            "keypoints": joints.ravel(),
+            "bbox": bbox,
+            "area": area,
+        }
+        for i, (joints, bbox, area) in enumerate(true, start=1)
+    ]
+    detected = [
+        {**same, "id": i, "area": 5000.0, "keypoints": joints.ravel(), "score": score}
+        for i, (joints, score) in enumerate(zip(found.keypoints, found.scores), start=1)
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):
+        scorer = COCOeval(as_coco(annotations), as_coco(detected), "keypoints")
+        scorer.evaluate()
+    return scorer
+
+
+def as_coco(annotations: list[dict]) -> COCO:
+    coco = COCO()
+    coco.dataset = {"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": annotations}
+    coco.createIndex()
+    return coco
+
+
+def test_oks_equals_pycocotools():
+    generator = np.random.default_rng(1)
+    people = random_people(generator, 5)
+    near = people.keypoints[[0, 1, 2, 3, 4, 0, 2]] + generator.normal(0, 8, (7, 17, 3))
+    found = poses(near, scores=np.linspace(0.9, 0.2, 7))  # best first, the order of pycocotools' rows
+    expected = coco_scorer(found, people).ious[1, 1]
+    np.testing.assert_allclose(
+        oks(found.keypoints[:, None], people.keypoints, people.area), expected, rtol=1e-12
+    )
+
+
+def test_oks_of_known_distances():
+    truth = np.full((3, 17, 3), 2.0)
+    truth[1, 5:, 2] = 0  # five joints labelled
+    truth[2, :, 2] = 0
+    area = np.array([100.0, 400.0, 100.0])
+    shifted = truth.copy()
+    shifted[..., 0] += 2 * OKS_SIGMAS * np.sqrt(area)[:, None]
+    shifted[1, 5:, :2] = 1e6  # not labelled, so it does not matter where
+    similarity = oks(shifted, truth, area)
+    np.testing.assert_allclose(similarity[:2], np.exp(-0.5))
+    assert np.isnan(similarity[2])
+    np.testing.assert_allclose(oks(truth[0], truth[0], 100.0), 1.0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_match_equals_pycocotools(seed):
+    generator = np.random.default_rng(seed)
+    people = random_people(generator, 6)
+    chosen = generator.integers(0, 6, 9)
+    noise = generator.normal(0, 1, (9, 17, 3)) * generator.uniform(1, 25, (9, 1, 1))
+    found = poses(people.keypoints[chosen] + noise, scores=generator.permutation(np.linspace(0.1, 0.9, 9)))
+    matches = match(found, people)
+    theirs = coco_scorer(found, people).evalImgs[0]  # the first is of all sizes; its first row is OKS 0.5
+    expected = np.full(9, -1)
+    expected[np.array(theirs["dtIds"]) - 1] = theirs["dtMatches"][0].astype(int) - 1
+    np.testing.assert_array_equal(matches.truth, expected)
+    assert (matches.truth >= 0).any() and (matches.truth < 0).any()
+    assert (matches.oks[matches.truth >= 0] >= 0.5).all() and np.isnan(matches.oks[matches.truth < 0]).all()
+
+
+def test_match_with_nobody():
+    people = random_people(np.random.default_rng(0), 2)
+    assert len(match(poses(NOBODY), people).truth) == 0
+    nobody = random_people(np.random.default_rng(0), 0)
+    assert match(poses(people.keypoints), nobody).truth.tolist() == [-1, -1]
