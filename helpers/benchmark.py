@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Sequence
 
 import numpy as np
 
+from helpers import paths, records, zoo
 from helpers.errors import DataError
 from helpers.estimator import STAGES, ImageLike, PoseEstimator
-from helpers.records import Latency
+from helpers.records import Latency, Record
 
 if TYPE_CHECKING:
     from helpers.backends.base import Engine
+    from helpers.dataset import CocoDataset
+    from helpers.evaluate import Run
 
 
 @dataclass(frozen=True)
@@ -141,3 +145,92 @@ def end_to_end(estimator: PoseEstimator, images: Sequence[ImageLike], batch_size
         stage_ms={s: float(np.mean([o.stage_ms[s] for o in outcomes])) for s in STAGES},
         people=float(np.mean([len(o.poses) for o in outcomes])),
     )
+
+
+def accuracy_record(
+    built: str | Path, run: Run, dataset: CocoDataset, batch_size: int = 1, command: str = ""
+) -> Record:
+    """One row: how accurate a built model is, and the times of its run.
+
+    Args:
+        built: the built model, with its sidecar.
+        run: from `evaluate.run`.
+        dataset: what was scored.
+        batch_size: most images in one run of the network.
+        command: how to do it again.
+    """
+    return Record(
+        **_built_facts(built),
+        batch_size=batch_size,
+        dataset=f"{dataset.root.resolve().name} {dataset.split}",
+        images=run.stats.images,
+        ap=run.stats.numbers["AP"],
+        ar=run.stats.numbers["AR"],
+        coco_stats=run.stats.numbers,
+        stage_ms=run.stage_ms,
+        **_circumstances(command),
+    )
+
+
+def speed_record(built: str | Path, alone: NetworkTiming, whole: EndToEndTiming, command: str = "") -> Record:
+    """One row: how fast a built model is, alone and with all stages.
+
+    Args:
+        built: the built model, with its sidecar.
+        alone: from `network_only`.
+        whole: from `end_to_end`.
+        command: how to do it again.
+    """
+    return Record(
+        **_built_facts(built),
+        batch_size=alone.batch_size,
+        input_shape=alone.input_shape,
+        latency_ms=alone.latency,
+        images_per_s=alone.images_per_s,
+        stage_ms=whole.stage_ms,
+        **_circumstances(command),
+    )
+
+
+def comparison(rows: Sequence[Record], precision: str) -> list[dict[str, Any]]:
+    """The closing table: every network of the zoo, measured here and published.
+
+    Args:
+        rows: records, of which those of `precision` are taken; the latest of a kind counts.
+        precision: one of `zoo.PRECISIONS`.
+
+    Returns:
+        One dict per network, for `pandas.DataFrame`. Accuracy that was not measured with trained weights says so.
+    """
+    table = []
+    for name, network in zoo.NETWORKS.items():
+        mine = sorted((r for r in rows if (r.model, r.precision) == (name, precision)), key=lambda r: r.when or "")
+        scored = [r for r in mine if r.ap is not None and r.weights != "random"]
+        timed = [r for r in mine if r.latency_ms is not None]
+        published = network.published.get(precision)
+        row = {"model": name, "AP here": "needs official weights", "AR here": "needs official weights"}
+        if scored:
+            basis = f"{scored[-1].weights} weights, {scored[-1].images} images"
+            row.update({"AP here": f"{scored[-1].ap:.3f} ({basis})", "AR here": f"{scored[-1].ar:.3f}"})
+        row["AP published"] = f"{published.ap / 100:.4f}" if published else "-"
+        row["AR published"] = f"{published.ar / 100:.4f}" if published else "-"
+        if timed:
+            last = timed[-1]
+            row.update({"p50 ms": f"{last.latency_ms.p50:.0f}", "p99 ms": f"{last.latency_ms.p99:.0f}"})
+            row["images/s"] = f"{last.images_per_s:.1f}"
+            if last.weights != "random":  # decoding noise is no measure of decoding people
+                row["whole call ms"] = f"{sum(last.stage_ms.values()):.0f}"
+            row["timed with"] = f"{last.weights} weights, {last.backend}, batch {last.batch_size}"
+        table.append(row)
+    return table
+
+
+def _built_facts(built: str | Path) -> dict[str, Any]:
+    facts = paths.read_sidecar(built)
+    same = {key: facts[key] for key in ("model", "weights", "backend", "precision", "build_s")}
+    return {**same, "model_bytes": facts["bytes"]}
+
+
+def _circumstances(command: str) -> dict[str, Any]:
+    where = {"machine": records.machine(), "versions": records.versions()}
+    return {**where, "command": command or None, "when": records.now()}

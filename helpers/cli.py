@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, Sequence
 
-from helpers import backends, paths, zoo
+from helpers import backends, benchmark, paths, records, zoo
+from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError
+from helpers.estimator import PoseEstimator
 
 if TYPE_CHECKING:
-    from helpers.backends.base import Engine
-    from helpers.estimator import Outcome, PoseEstimator
+    from helpers.backends import Engine
+    from helpers.estimator import Outcome
+    from helpers.records import Record
 
 
 class _Parser(argparse.ArgumentParser):
@@ -38,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         args = _parser().parse_args(argv)
+        # What a record says about how to do it again.
+        words = ["python", "-m", "helpers", *(sys.argv[1:] if argv is None else argv)]
+        args.command = " ".join(shlex.quote(word) for word in words)
         return args.verb(args)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -71,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     perf = verb("perf", time_engine, "Latency and throughput: network alone, and end to end.")
     verb("report", report, "The table of everything measured so far.")
     for sub in (export, build, infer, score, perf):
-        sub.add_argument("--model", default=None, help=f"one of {', '.join(zoo.NETWORKS)} (default {zoo.default_name()})")
+        sub.add_argument(
+            "--model", default=None, help=f"one of {', '.join(zoo.NETWORKS)} (default {zoo.default_name()})"
+        )
         sub.add_argument("--weights", default="demo", help="demo, official, random, or a checkpoint file")
     export.add_argument("--opset", type=int, choices=(11, 17), help="11 for MagicMind, 17 for the others; default both")
     export.add_argument("--force", action="store_true", help="export again even if nothing changed")
@@ -80,7 +89,11 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--precision", default="force_float32", help=f"one of {', '.join(zoo.PRECISIONS)}")
         sub.add_argument("--batch-size", type=_positive, default=1, help="most images in one run of the network")
         sub.add_argument(
-            "--dynamic-shape", type=_boolean, default=True, metavar="true|false", help="variable batch, height and width"
+            "--dynamic-shape",
+            type=_boolean,
+            default=True,
+            metavar="true|false",
+            help="variable batch, height and width",
         )
         sub.add_argument("--device-id", type=int, default=0, help="number of the card; 0 on a CPU")
     for sub in (infer, score):
@@ -90,7 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     for sub in (score, perf):
         sub.add_argument("--data", type=Path, default=None, help="COCO-format folder (default: the shipped demo set)")
         sub.add_argument("--split", default="val2017", help="folder and annotation name inside it")
-        sub.add_argument("--image-num", type=_positive, default=None, help="a seeded sample of so many images; default all")
+        sub.add_argument(
+            "--image-num", type=_positive, default=None, help="a seeded sample of so many images; default all"
+        )
         sub.add_argument("--seed", type=int, default=0, help="of the sample")
     score.add_argument("--out", type=Path, default=None, help="file for the results in COCO's format")
     perf.add_argument("--runs", type=_positive, default=20, help="least number of timed runs")
@@ -109,3 +124,219 @@ def _boolean(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"must be true or false, not {text}")
     return text.lower() == "true"
+
+
+# -- verbs -------------------------------------------------------------------------------------------------------
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Prints what is here; 0 if the default walk (demo data on ONNX Runtime) can be gone."""
+    facts: dict[str, Any] = {"machine": records.machine(), "versions": records.versions(), "backends": {}}
+    for name in backends.names():
+        backend = backends.get(name)
+        available, reason = backend.is_available()
+        facts["backends"][name] = {"available": available, "note": backend.version() if available else reason}
+    try:
+        dataset = CocoDataset(paths.demo_data())
+        facts["demo data"] = f"{len(dataset)} images in {dataset.root / dataset.split}"
+        sound = facts["backends"]["onnxruntime"]["available"]
+    except DataError as error:
+        facts["demo data"], sound = f"unusable: {error}", False
+    facts["demo weights"] = [name for name in zoo.NETWORKS if paths.demo_weights(name).is_file()]
+    if args.json:
+        print(json.dumps(facts, indent=2))
+        return 0 if sound else 1
+    for title in ("machine", "versions"):
+        print(f"{title}:", ", ".join(f"{key} {value}" for key, value in facts[title].items()))
+    for name, fact in facts["backends"].items():
+        print(f"backend {name}: {'ok, version' if fact['available'] else 'not available:'} {fact['note']}")
+    print(f"demo data: {facts['demo data']}")
+    print(f"demo weights: {', '.join(facts['demo weights']) or 'none'}")
+    print("ready" if sound else "not ready: see above")
+    return 0 if sound else 1
+
+
+def export_onnx(args: argparse.Namespace) -> int:
+    """Exports, compares with PyTorch, prints the comparison."""
+    from helpers import export
+
+    opsets = export.OPSETS if args.opset is None else (args.opset,)
+    rows = []
+    for opset in opsets:
+        path = export.export(_model(args), args.weights, opset, force=args.force)
+        rows += [{"file": str(path), **row.as_dict()} for row in export.read_checks(path)]
+    if args.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    shown = ["opset", "batch", "height", "width", "heatmaps cosine", "tags cosine", "relative"]
+    print(records.align([{key: row[key] for key in shown} for row in rows]))
+    for file in dict.fromkeys(row["file"] for row in rows):
+        print(file)
+    return 0
+
+
+def build_engine(args: argparse.Namespace) -> int:
+    """Builds and says where, how large, how long."""
+    path = _built(args)
+    facts = paths.read_sidecar(path)
+    if args.json:
+        print(json.dumps({"file": str(path), **facts}, indent=2))
+    else:
+        print(f"{path}\n{facts['bytes'] / 1e6:.1f} MB, built in {facts['build_s']:.1f} s")
+    return 0
+
+
+def infer_images(args: argparse.Namespace) -> int:
+    """Finds people in images; poses.json and painted pictures if there is an output folder."""
+    from helpers.preprocess import list_images
+
+    files: list[Path] = []
+    for path in args.images:
+        files += list_images(path) if path.is_dir() else [path]
+    estimator = PoseEstimator(_engine(args), flip_test=not args.no_flip)
+    found, failures = [], []
+    for outcome in estimator.stream(files, args.batch_size):
+        if outcome.poses is None:
+            failures.append(outcome.error)
+            continue
+        found.append(_as_json(outcome))
+        if not args.json:
+            ms = sum(outcome.stage_ms.values())
+            print(f"{outcome.name}: {len(outcome.poses)} people, {ms:.0f} ms", flush=True)
+        if args.out is not None:
+            _paint(outcome, args.out)
+    if args.out is not None and found:
+        with paths.atomic_write(args.out / "poses.json") as part:
+            part.write_text(json.dumps(found), encoding="utf-8")
+    if args.json:
+        print(json.dumps(found))
+    return _failed(failures, len(files))
+
+
+def evaluate_dataset(args: argparse.Namespace) -> int:
+    """Runs and scores; prints the ten numbers and keeps a record."""
+    from helpers import evaluate
+
+    dataset = CocoDataset(args.data or paths.demo_data(), args.split)
+    image_ids = dataset.sample(args.image_num, args.seed)
+    built = _built(args)
+    estimator = PoseEstimator(_load(args, built), flip_test=not args.no_flip)
+    run = evaluate.run(estimator, dataset, image_ids, args.batch_size, _progress)
+    if args.out is not None:
+        evaluate.save_results(args.out, evaluate.to_coco_results(run.poses, dataset.category_id))
+    record = benchmark.accuracy_record(built, run, dataset, args.batch_size, args.command)
+    _report(args, record, f"{run.stats}\n{run.summary().splitlines()[0]}")
+    return _failed(run.failures, len(image_ids))
+
+
+def time_engine(args: argparse.Namespace) -> int:
+    """Times the network alone and the whole call; prints percentiles and keeps a record."""
+    dataset = CocoDataset(args.data or paths.demo_data(), args.split)
+    pictures = [
+        dataset.path(image_id) for image_id in dataset.sample(args.image_num or min(16, len(dataset)), args.seed)
+    ]
+    built = _built(args)
+    engine = _load(args, built)
+    alone = benchmark.network_only(engine, args.batch_size, min_runs=args.runs, min_seconds=args.seconds)
+    whole = benchmark.end_to_end(PoseEstimator(engine), pictures, args.batch_size)
+    record = benchmark.speed_record(built, alone, whole, args.command)
+    lines = [f"machine: {record.machine['cpu']}, {record.machine['cores']} cores"]
+    for name, timing, unit in (("network alone", alone, "runs"), ("whole call, flip test", whole, "images")):
+        t = timing.latency
+        lines.append(
+            f"{name}: p50 {t.p50:.1f}  p90 {t.p90:.1f}  p95 {t.p95:.1f}  p99 {t.p99:.1f}  mean {t.mean:.1f} ms; "
+            f"{timing.images_per_s:.2f} images/s ({len(timing.samples_s)} {unit})"
+        )
+    lines.append("  " + ", ".join(f"{stage} {ms:.1f}" for stage, ms in whole.stage_ms.items()) + " ms per image")
+    _report(args, record, "\n".join(lines))
+    return 0
+
+
+def report(args: argparse.Namespace) -> int:
+    """Prints the closing table from all records."""
+    rows, problems = records.load_all()
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if not rows:
+        raise DataError(f"There are no records in {paths.output() / 'records'}; `make run` measures.")
+    if args.json:
+        print(json.dumps([row.to_dict() for row in rows], indent=2))
+        return 0
+    for precision in zoo.PRECISIONS:
+        if any(row.precision == precision for row in rows):
+            print(f"\n{precision}, {rows[0].machine['cpu']}, {rows[0].machine['cores']} cores")
+            print(records.align(benchmark.comparison(rows, precision)))
+    print(f"\nexecuted notebooks, pictures and records: {paths.output()}")
+    return 0
+
+
+# -- steps that verbs share ----------------------------------------------------------------------------------------
+
+
+def _model(args: argparse.Namespace) -> str:
+    return zoo.get(args.model or zoo.default_name()).name
+
+
+def _built(args: argparse.Namespace) -> Path:
+    """The engine asked for, exported and built if need be."""
+    model = _model(args)
+    backend = backends.get(args.backend)
+    spec = backends.BuildSpec(args.precision, args.batch_size, args.dynamic_shape)
+    backend.require(spec.precision)  # before the export, which takes longer
+    try:
+        import torch  # noqa: F401
+    except ImportError:  # a container: the ONNX file was exported elsewhere and copied here
+        onnx_file = paths.onnx_file(model, paths.weights_tag(args.weights), backend.opset)
+    else:
+        from helpers import export
+
+        onnx_file = export.export(model, args.weights, backend.opset)
+    return backend.build(onnx_file, spec)
+
+
+def _load(args: argparse.Namespace, built: Path) -> Engine:
+    return backends.get(args.backend).load(built, args.device_id)
+
+
+def _engine(args: argparse.Namespace) -> Engine:
+    return _load(args, _built(args))
+
+
+def _progress(done: int, count: int) -> None:
+    """A line that counts up, on a terminal; nothing in a log."""
+    if sys.stderr.isatty():
+        print(f"\r{done} of {count} images", end="\n" if done == count else "", file=sys.stderr, flush=True)
+
+
+def _report(args: argparse.Namespace, record: Record, text: str) -> None:
+    file = records.save(record)
+    print(record.to_json() if args.json else f"{text}\nrecord: {file}")
+
+
+def _as_json(outcome: Outcome) -> dict[str, Any]:
+    people = [
+        {"score": float(score), "keypoints": points.tolist()}
+        for score, points in zip(outcome.poses.scores, outcome.poses.keypoints)
+    ]
+    return {"image": outcome.name, "people": people, "stage_ms": outcome.stage_ms}
+
+
+def _paint(outcome: Outcome, folder: Path) -> None:
+    """Writes the picture with its skeletons as `<folder>/<name>.png`."""
+    import cv2
+
+    from helpers.draw import draw_poses
+    from helpers.preprocess import read_image
+
+    painted = draw_poses(read_image(outcome.name), outcome.poses)
+    with paths.atomic_write(folder / f"{Path(outcome.name).stem}.png") as part:
+        cv2.imencode(".png", painted)[1].tofile(str(part))
+
+
+def _failed(failures: Sequence[str], count: int) -> int:
+    """Lists the images that did not go through; the exit status."""
+    for reason in failures:
+        print(f"error: {reason}", file=sys.stderr)
+    if failures:
+        print(f"{len(failures)} of {count} images failed", file=sys.stderr)
+    return 1 if failures else 0

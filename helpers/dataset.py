@@ -204,9 +204,7 @@ class CocoDataset:
             raise DataError(f"The image folder {self.root / self.split} is missing; unpack the images there.")
         missing = [path for _, path in self if not path.is_file()]
         if missing:
-            raise DataError(
-                f"{len(missing)} of {len(self)} images are missing, first {missing[0]}; unpack them again."
-            )
+            raise DataError(f"{len(missing)} of {len(self)} images are missing, first {missing[0]}; unpack them again.")
 
 
 def _read_annotations(root: Path, path: Path) -> dict[str, Any]:
@@ -237,9 +235,7 @@ def _person_category(document: dict[str, Any], path: Path) -> int:
     raise DataError(f"The annotations {path} have no category 'person'; use a COCO person_keypoints file.")
 
 
-def _people_by_image(
-    document: dict[str, Any], category_id: int, path: Path
-) -> dict[int, list[dict[str, Any]]]:
+def _people_by_image(document: dict[str, Any], category_id: int, path: Path) -> dict[int, list[dict[str, Any]]]:
     """Annotations of the people who are scored, by image id, in the file's order."""
     people: dict[int, list[dict[str, Any]]] = {}
     for annotation in document["annotations"]:

@@ -178,11 +178,11 @@ def decode_poses(
         DataError: An output holds NaN or infinity; the message names the channel.
     """
     maps = align_maps(output, flipped_output)
-    base_size = tuple(int(side) for side in transform.base_size)
-    if base_size != (UPSCALE * maps.width, UPSCALE * maps.height):
+    given, needed = tuple(transform.base_size), (UPSCALE * maps.width, UPSCALE * maps.height)
+    if given != needed:
         raise UsageError(
-            f"transform.base_size is {base_size}, but an output of width {maps.width} and height {maps.height} "
-            f"asks for {(UPSCALE * maps.width, UPSCALE * maps.height)}: give the image's own transform."
+            f"transform.base_size is {given}, but an output of width {maps.width} and height {maps.height} "
+            f"needs {needed}: give the transform of the same image."
         )
     peaks = find_peaks(maps, config)
     people = group_peaks(peaks, config)
@@ -235,9 +235,7 @@ def align_maps(output: np.ndarray, flipped_output: np.ndarray | None = None) -> 
     values[..., 1 : height + 1, width + 1 :] = inner[..., -1:]
     values[..., 0, :] = values[..., 1, :]
     values[..., height + 1 :, :] = values[..., height : height + 1, :]
-    heat_slack, tag_slack = (
-        np.float32(_SLACK) * max(kind.max(), -kind.min()) for kind in (values[:, 0], values[:, 1])
-    )
+    heat_slack, tag_slack = (np.float32(_SLACK) * max(kind.max(), -kind.min()) for kind in (values[:, 0], values[:, 1]))
     return Maps(values, _mean_over_sources(values[:, 0]), height, width, heat_slack, tag_slack)
 
 
@@ -286,15 +284,17 @@ def _lerp(near: np.ndarray, far: np.ndarray, far_weight: np.ndarray) -> np.ndarr
 def _cell_of(pixel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Locates pixels of the enlarged map along one axis.
 
+    Two pixels lie before the first sample and two behind the last. torch repeats the sample for them; mixing
+    it with its copy in the rim gives the same bits, since an eighth more or less never rounds a sum away.
+
     Args:
         pixel: Integer coordinates, any shape.
 
     Returns:
         (cell, far_weight): index of the near sample in the rimmed maps, and float64 weight of the next one.
-        The two pixels before the first sample equal it exactly; those behind the last are mixed like others.
     """
     cell, phase = np.divmod(pixel + UPSCALE // 2, UPSCALE)
-    return cell, np.where(cell > 0, 0.125 + 0.25 * phase, 0.0)
+    return cell, 0.125 + 0.25 * phase
 
 
 def _read_pixels(maps: np.ndarray, joint: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -316,9 +316,7 @@ def _read_pixels(maps: np.ndarray, joint: np.ndarray, y: np.ndarray, x: np.ndarr
     return _lerp(above, below, far_y)
 
 
-def _gather(
-    maps: np.ndarray, joint: np.ndarray | int, row: np.ndarray, column: np.ndarray, side: int
-) -> np.ndarray:
+def _gather(maps: np.ndarray, joint: np.ndarray | int, row: np.ndarray, column: np.ndarray, side: int) -> np.ndarray:
     """Cuts out N square patches of samples: (..., 17, H, W) -> (..., N, side, side).
 
     Args:
@@ -435,9 +433,7 @@ def _samples_near_peaks(
     joint, row, column = np.nonzero(_reduce_windows(np.maximum, rim, 3) > threshold - maps.heat_slack)
     joint, row = joint + joints.indices(NUM_JOINTS)[0], row + first
     patch = _gather(maps.mean_heat, joint, row, column, 3)
-    mixes = np.array(
-        [[1 / 8, 7 / 8, 0], [3 / 8, 5 / 8, 0], [0, 7 / 8, 1 / 8], [0, 5 / 8, 3 / 8]], dtype=np.float32
-    )
+    mixes = np.array([[1 / 8, 7 / 8, 0], [3 / 8, 5 / 8, 0], [0, 7 / 8, 1 / 8], [0, 5 / 8, 3 / 8]], dtype=np.float32)
     possible = np.ones(len(joint), dtype=bool)
     for lines in (patch, patch.transpose(0, 2, 1)):
         over_left = (lines[..., 1] - lines[..., 0]) @ mixes.T
@@ -638,10 +634,10 @@ def _match(candidates: np.ndarray, person_tags: list[np.ndarray], config: Decode
 def _assign(cost: np.ndarray) -> np.ndarray:
     """Hungarian assignment: the column of each row of (r, c >= r) float64 costs, least in sum.
 
-    Costs are often equal here (rounded distances), then several assignments are the best; which one comes out
-    decides who gets which joint. So this follows the steps of munkres 1.1.4, MMPose's solver (Munkres 1957),
-    in the order it takes them and with its rounding. A *starred* zero is an assignment so far, a *primed* one
-    might become one; lines already dealt with are *covered*.
+    Rounded distances are often equal, then several assignments are best, and which one comes out decides who
+    gets which joint. So this takes the steps of munkres 1.1.4, MMPose's solver, in its order and with its
+    rounding (Munkres, "Algorithms for the Assignment and Transportation Problems", 1957). A *starred* zero is
+    an assignment so far, a *primed* one might become one; lines already dealt with are *covered*.
     """
     size = cost.shape[1]
     matrix = np.zeros((size, size))
@@ -700,9 +696,7 @@ def _star_one_more(matrix: np.ndarray, star: np.ndarray) -> None:
         row = displaced[0] if len(displaced) else -1
 
 
-def _next_open_zero(
-    zero: np.ndarray, row_covered: np.ndarray, first_row: int, first_column: int
-) -> tuple[int, int]:
+def _next_open_zero(zero: np.ndarray, row_covered: np.ndarray, first_row: int, first_column: int) -> tuple[int, int]:
     """The uncovered zero that munkres finds next: (row, column), or (-1, -1).
 
     It goes through the rows from `first_row` on, round the end, and takes the first that has one; in it, the
@@ -889,14 +883,13 @@ def _likeliest_pixels(
         pixel = (seeds[:, 1] * width + seeds[:, 0]).astype(np.intp)
         best.offer(np.repeat(everybody, len(seeds)), affinity.ravel(), np.tile(pixel, len(everybody)))
     bound = tiles.of_joint(joint).affinity(person_tags.T[:, :, None, None])
-    columns = bound.shape[-1]
-    person, tile = np.nonzero(bound.reshape(len(everybody), -1) >= best.affinity[:, None])
-    bound = bound.reshape(len(everybody), -1)[person, tile]
+    person, row, column = np.nonzero(bound >= best.affinity[:, None, None])
+    bound = bound[person, row, column]
     order = np.argsort(-bound)
     at_once = _FIRST_TILES
     while len(order):
-        chunk, order = order[:at_once], order[at_once:]
-        _search_tiles(maps, joint, person_tags, person[chunk], *np.divmod(tile[chunk], columns), best)
+        now, order = order[:at_once], order[at_once:]
+        _search_tiles(maps, joint, person_tags, person[now], row[now], column[now], best)
         order = order[bound[order] >= best.affinity[person[order]]]
         at_once = min(4 * at_once, _MOST_TILES)
     return np.divmod(best.pixel, width)
@@ -918,8 +911,6 @@ def _search_tiles(
     cells = _bounds_of(maps, _mean_over_sources(patch[:, 0]), patch[:, 1], 1)
     tile, down, right = np.nonzero(cells.affinity(wanted) >= best.affinity[person][:, None, None])
     row, column = row[tile] + down, column[tile] + right
-    on_map = (row <= maps.height) & (column <= maps.width)  # a tile's last cells may lie beyond
-    tile, row, column = tile[on_map], row[on_map], column[on_map]
     values, y, x = _enlarge_cells(maps.values, joint, row, column, 1)
     affinity = _affinity(_mean_over_sources(values[:, 0]), values[:, 1], wanted[:, tile])
     affinity[~_inside(maps, y, x)] = -np.inf

@@ -7,8 +7,9 @@ One hue per person, from a palette that colour-blind readers can tell apart; a p
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Mapping, Sequence
+from typing import TYPE_CHECKING, Callable, Collection, Iterable, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -23,12 +24,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from helpers.benchmark import EndToEndTiming, NetworkTiming
+    from helpers.export import CheckRow
     from helpers.preprocess import ResizeTransform
+    from helpers.zoo import Network
 
 # Okabe and Ito (2008), "Color Universal Design", RGB; yellow last, it is the weakest on light ground.
 PERSON_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73", "#D55E00", "#0072B2", "#F0E442")
 INK, QUIET, ACCENT, SECOND = "#22282E", "#8A949E", "#0072B2", "#D55E00"
+PERSON_THRESHOLD = 0.2  # people with a lower score are not drawn
+JOINT_THRESHOLD = 0.1  # nor joints
 _SHORT_SIDE = 640  # pictures are enlarged to this before painting, so that lines and dots stay fine
+_GALLERY_ASPECT = 4 / 3
+_OPSET_COLOURS = {11: ACCENT, 17: "#56B4E9"}
 _STYLE = {
     "font.size": 11,
     "axes.titlesize": 12,
@@ -52,8 +59,8 @@ _STYLE = {
 def draw_poses(
     image: np.ndarray,
     poses: Poses | People,
-    joint_threshold: float = 0.1,
-    person_threshold: float = 0.1,
+    joint_threshold: float = JOINT_THRESHOLD,
+    person_threshold: float = PERSON_THRESHOLD,
     colours: Sequence[str] = PERSON_COLOURS,
 ) -> np.ndarray:
     """Paints skeletons.
@@ -87,6 +94,12 @@ def draw_poses(
             _dot(out, points[j], (255, 255, 255), thick * 1.25 + 1)
             _dot(out, points[j], tone, thick * 1.25)
     return out
+
+
+def confident(poses: Poses, threshold: float = PERSON_THRESHOLD) -> Poses:
+    """The people with at least that score. Fainter ones cost AP little, since COCO ranks by score, but clutter."""
+    keep = poses.scores >= threshold
+    return Poses(poses.keypoints[keep], poses.scores[keep], poses.tags[keep])
 
 
 def _bgr(hex_colour: str) -> tuple[int, int, int]:
@@ -123,6 +136,13 @@ def _enlarged(image: np.ndarray, *groups: Poses | People) -> tuple[np.ndarray, l
     return big, scaled
 
 
+def _letterboxed(image: np.ndarray) -> np.ndarray:
+    """The picture centred on a light ground of the gallery's shape, so that rows line up."""
+    h, w = image.shape[:2]
+    side, above = max(round(h * _GALLERY_ASPECT) - w, 0) // 2, max(round(w / _GALLERY_ASPECT) - h, 0) // 2
+    return cv2.copyMakeBorder(image, above, above, side, side, cv2.BORDER_CONSTANT, value=_bgr("#F1F3F5"))
+
+
 def _show(axes: Axes, image: np.ndarray, title: str = "") -> None:
     axes.imshow(cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image.ndim == 3 else image)
     axes.set_title(title)
@@ -132,34 +152,39 @@ def _show(axes: Axes, image: np.ndarray, title: str = "") -> None:
 # -- figures ------------------------------------------------------------------------------------------------------
 
 
-def figure(width: float, height: float, rows: int = 1, columns: int = 1, **grid) -> tuple[Figure, np.ndarray]:
-    """A figure of this module's style, not registered with pyplot.
+def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Runs a figure function in this module's style, without touching anybody else's."""
 
-    Args:
-        width, height: inches.
-        rows, columns: number of axes.
-        grid: further arguments of `Figure.subplots`.
+    @functools.wraps(draw)
+    def wrapper(*args, **kwargs) -> Figure:
+        import matplotlib
 
-    Returns:
-        (figure, (rows, columns) array of axes).
-    """
-    import matplotlib
+        with matplotlib.rc_context(_STYLE):
+            return draw(*args, **kwargs)
+
+    return wrapper
+
+
+def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **grid) -> tuple[Figure, np.ndarray]:
+    """A figure of so many inches, not registered with pyplot, and its (rows, columns) array of axes."""
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_STYLE):
-        fig = Figure(figsize=(width, height), layout="constrained")
-        return fig, fig.subplots(rows, columns, squeeze=False, **grid)
+    fig = Figure(figsize=(width, height), layout="constrained")
+    return fig, fig.subplots(rows, columns, squeeze=False, **grid)
+
+
+def _heading(fig: Figure, title: str) -> None:
+    fig.suptitle(title, fontsize=13, fontweight="bold", x=0.0, ha="left")
 
 
 def save(fig: Figure, path: str | Path, dpi: int = 110) -> Path:
     """Writes a figure as PNG, complete or not at all, and returns the path."""
-    import matplotlib
-
-    with matplotlib.rc_context(_STYLE), atomic_write(path) as unfinished:
-        fig.savefig(unfinished, dpi=dpi, format="png")
+    with atomic_write(path) as unfinished:
+        fig.savefig(unfinished, dpi=dpi, format="png", bbox_inches="tight", pad_inches=0.12)
     return Path(path)
 
 
+@_styled
 def poses_figure(images: Sequence[np.ndarray], found: Sequence[Poses], columns: int = 3, title: str = "") -> Figure:
     """A gallery: every picture with its skeletons.
 
@@ -170,18 +195,19 @@ def poses_figure(images: Sequence[np.ndarray], found: Sequence[Poses], columns: 
         title: what to see.
     """
     rows = -(-len(images) // columns)
-    fig, axes = figure(4.2 * columns, 3.4 * rows + 0.4, rows, columns)
+    fig, axes = _figure(4.4 * columns, (4.4 / _GALLERY_ASPECT + 0.35) * rows + 0.4, rows, columns)
     for ax in axes.flat:
         ax.axis("off")
     for ax, image, poses in zip(axes.flat, images, found):
-        big, [scaled] = _enlarged(image, poses)
-        count = f"{len(poses)} {'person' if len(poses) == 1 else 'people'}"
-        _show(ax, draw_poses(big, scaled), count)
+        big, [scaled] = _enlarged(image, confident(poses))
+        painted = _letterboxed(draw_poses(big, scaled))
+        _show(ax, painted, f"{len(scaled)} {'person' if len(scaled) == 1 else 'people'}")
         ax.title.set_fontweight("normal")
-    fig.suptitle(title, fontweight="bold", x=0.01, ha="left")
+    _heading(fig, title)
     return fig
 
 
+@_styled
 def truth_figure(image: np.ndarray, poses: Poses, people: People, title: str = "") -> Figure:
     """The annotation beside the prediction; a pair has one colour, and its OKS stands at the person.
 
@@ -191,25 +217,29 @@ def truth_figure(image: np.ndarray, poses: Poses, people: People, title: str = "
         people: the people annotated.
         title: what to see.
     """
+    faint, poses = len(poses), confident(poses)
+    faint -= len(poses)
     matches = match(poses, people)
     false_colour = "#9AA3AB"
     colours = [PERSON_COLOURS[t % len(PERSON_COLOURS)] if t >= 0 else false_colour for t in matches.truth]
     big, [big_poses, big_people] = _enlarged(image, poses, people)
-    fig, axes = figure(12, 12 * big.shape[0] / big.shape[1] / 2 + 0.9, 1, 2)
+    fig, axes = _figure(12, 6 * big.shape[0] / big.shape[1] + 0.8, 1, 2)
     _show(axes[0, 0], draw_poses(big, big_people), f"annotated: {len(people)}")
-    _show(axes[0, 1], draw_poses(big, big_poses, colours=colours or PERSON_COLOURS), f"found: {len(poses)}")
+    rest = f" ({faint} more with a score below {PERSON_THRESHOLD})" if faint else ""
+    _show(axes[0, 1], draw_poses(big, big_poses, colours=colours or PERSON_COLOURS), f"found: {len(poses)}{rest}")
     for points, oks, colour in zip(big_poses.keypoints, matches.oks, colours):
-        sure = points[points[:, 2] > 0.1]
+        sure = points[points[:, 2] > JOINT_THRESHOLD]
         if not len(sure):
             continue
         x, y = sure[:, 0].mean(), max(sure[:, 1].min() - 18, 16)
         label = "no match" if np.isnan(oks) else f"OKS {oks:.2f}"
         box = {"boxstyle": "round,pad=0.25", "fc": "white", "ec": colour, "lw": 1.5}
         axes[0, 1].text(x, y, label, ha="center", va="bottom", fontsize=10, bbox=box, clip_on=True)
-    fig.suptitle(title, fontweight="bold", x=0.01, ha="left")
+    _heading(fig, title)
     return fig
 
 
+@_styled
 def heatmap_figure(
     image: np.ndarray, maps: Maps, transform: ResizeTransform, joints: Sequence[str], title: str = ""
 ) -> Figure:
@@ -222,14 +252,15 @@ def heatmap_figure(
         joints: names from `KEYPOINT_NAMES`.
         title: what to see.
     """
-    fig, axes = figure(3.9 * (len(joints) + 1), 3.4, 1, len(joints) + 1)
+    columns = len(joints) + 1
+    fig, axes = _figure(16, 16 / columns * image.shape[0] / image.shape[1] + 0.7, 1, columns)
     _show(axes[0, 0], image, "input")
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     for ax, joint in zip(axes[0, 1:], joints):
         heat = to_picture(maps.heatmaps[KEYPOINT_NAMES.index(joint)], transform)
         _show(ax, grey, joint.replace("_", " "))
         ax.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=np.clip(heat * 2.2, 0, 0.92))
-    fig.suptitle(title, fontweight="bold", x=0.01, ha="left")
+    _heading(fig, title)
     return fig
 
 
@@ -240,6 +271,7 @@ def to_picture(cells: np.ndarray, transform: ResizeTransform) -> np.ndarray:
     return cv2.warpAffine(large, transform.matrix, transform.image_size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
 
+@_styled
 def tag_figure(image: np.ndarray, maps: Maps, poses: Poses, transform: ResizeTransform, title: str = "") -> Figure:
     """Why grouping works: the tag map, and the tags of every joint, coloured by the person they were given to.
 
@@ -250,7 +282,9 @@ def tag_figure(image: np.ndarray, maps: Maps, poses: Poses, transform: ResizeTra
         transform: from `resize_align`.
         title: what to see.
     """
-    fig, axes = figure(15, 4.6, 1, 3, gridspec_kw={"width_ratios": [1, 1, 1.15]})
+    poses = confident(poses)
+    aspect = image.shape[1] / image.shape[0]
+    fig, axes = _figure(5 * (2 * aspect + 1.3), 5, 1, 3, gridspec_kw={"width_ratios": [aspect, aspect * 1.08, 1.2]})
     big, [scaled] = _enlarged(image, poses)
     _show(axes[0, 0], draw_poses(big, scaled), "people, one colour each")
     sure = np.clip(maps.heatmaps, 0, 1)
@@ -265,15 +299,20 @@ def tag_figure(image: np.ndarray, maps: Maps, poses: Poses, transform: ResizeTra
     ax = axes[0, 2]
     for k, points in enumerate(poses.keypoints):
         colour = PERSON_COLOURS[k % len(PERSON_COLOURS)]
-        here = np.flatnonzero(points[:, 2] > 0.2)
+        here = np.flatnonzero(points[:, 2] > 2 * JOINT_THRESHOLD)
         cells = _cells(points[here, :2], maps, transform)
         values = maps.tagmaps[0, here, cells[:, 1], cells[:, 0]]
         ax.axhline(poses.tags[k, 0], color=colour, lw=1, alpha=0.5, zorder=1)
         ax.scatter(here, values, s=42, color=colour, edgecolor=INK, linewidth=0.5, zorder=2)
-    ax.set_xticks(range(17), [n.replace("left_", "L ").replace("right_", "R ") for n in KEYPOINT_NAMES], rotation=90, fontsize=8)
+    ax.set_xticks(
+        range(17),
+        [n.replace("left_", "L ").replace("right_", "R ") for n in KEYPOINT_NAMES],
+        rotation=90,
+        fontsize=8,
+    )
     ax.set_ylabel("tag")
     ax.set_title("tags at the joints found: one level per person")
-    fig.suptitle(title, fontweight="bold", x=0.01, ha="left")
+    _heading(fig, title)
     return fig
 
 
@@ -283,7 +322,8 @@ def _cells(points: np.ndarray, maps: Maps, transform: ResizeTransform) -> np.nda
     return np.clip((on_input / 4).astype(np.int64), 0, [maps.width - 1, maps.height - 1])
 
 
-def check_figure(rows: Sequence, tolerance: float, title: str = "") -> Figure:
+@_styled
+def check_figure(rows: Sequence[CheckRow], tolerance: float, title: str = "") -> Figure:
     """The worst difference between PyTorch and ONNX per shape and batch, against what is allowed.
 
     Args:
@@ -291,10 +331,10 @@ def check_figure(rows: Sequence, tolerance: float, title: str = "") -> Figure:
         tolerance: allowed share of the output's range.
         title: what to see.
     """
-    fig, axes = figure(9, 0.42 * len(rows) + 1.7)
+    fig, axes = _figure(9, 0.34 * len(rows) + 1.5)
     ax = axes[0, 0]
     names = [f"opset {r.opset}: {r.batch} x 3 x {r.height} x {r.width}" for r in rows]
-    ax.barh(names, [max(r.relative, 1e-9) for r in rows], color=ACCENT, height=0.62)
+    ax.barh(names, [max(r.relative, 1e-9) for r in rows], color=[_OPSET_COLOURS[r.opset] for r in rows], height=0.62)
     ax.axvline(tolerance, color=SECOND, lw=2)
     ax.text(tolerance * 0.8, len(rows) - 0.4, "allowed", color=SECOND, va="bottom", ha="right")
     ax.set_xscale("log")
@@ -305,6 +345,32 @@ def check_figure(rows: Sequence, tolerance: float, title: str = "") -> Figure:
     return fig
 
 
+@_styled
+def agreement_figure(reference: np.ndarray, output: np.ndarray, title: str = "") -> Figure:
+    """Every value of an engine's output against the reference's: a thin diagonal if nothing was lost.
+
+    Args:
+        reference: (34, h, w) float32, from PyTorch.
+        output: (34, h, w) float32, from the engine.
+        title: what to see.
+    """
+    fig, axes = _figure(9, 4.4, 1, 2)
+    joints = len(KEYPOINT_NAMES)
+    for ax, name, half in zip(axes[0], ("heatmaps", "tags"), (slice(joints), slice(joints, None))):
+        wanted, found = reference[half].ravel(), output[half].ravel()
+        low, high = min(wanted.min(), found.min()), max(wanted.max(), found.max())
+        counts, *_ = np.histogram2d(wanted, found, bins=120, range=[[low, high]] * 2)
+        shown = np.ma.masked_equal(np.log10(np.maximum(counts.T, 0.5)), np.log10(0.5))
+        ax.plot([low, high], [low, high], color=SECOND, lw=0.8)
+        ax.imshow(shown, origin="lower", extent=[low, high] * 2, cmap="viridis", aspect="equal", zorder=2)
+        ax.set_xlabel("PyTorch")
+        ax.set_ylabel("engine")
+        ax.set_title(f"{name}: largest difference {np.abs(wanted - found).max():.1e}", fontweight="normal")
+    _heading(fig, title)
+    return fig
+
+
+@_styled
 def latency_figure(timings: Mapping[str, NetworkTiming], title: str = "") -> Figure:
     """Every run as a step of an empirical distribution: the tail shows, not just the mean.
 
@@ -312,14 +378,22 @@ def latency_figure(timings: Mapping[str, NetworkTiming], title: str = "") -> Fig
         timings: label -> timing of the network alone.
         title: what to see.
     """
-    fig, axes = figure(9, 3.6)
+    fig, axes = _figure(9, 3.6)
     ax = axes[0, 0]
     for colour, (label, timing) in zip(_cycle(len(timings)), timings.items()):
         ms = np.sort(timing.samples_s) * 1e3
         share = np.arange(1, len(ms) + 1) / len(ms)
         ax.step(np.r_[ms[0], ms], np.r_[0, share], where="post", color=colour, lw=2)
-        ax.text(ms[-1], 1.02, f"{label}\np50 {np.median(ms):.0f} ms", color=colour, fontsize=9, ha="center", va="bottom")
-    ax.set_xscale("log")
+        ax.text(
+            ms[-1],
+            1.02,
+            f"{label}\np50 {np.median(ms):.0f} ms",
+            color=colour,
+            fontsize=9,
+            ha="center",
+            va="bottom",
+        )
+    ax.set_xlim(0, 1.12 * max(t.samples_s.max() for t in timings.values()) * 1e3)
     ax.set_ylim(0, 1.3)
     ax.set_yticks([0, 0.5, 0.9, 1.0], ["0", "p50", "p90", "100 %"])
     ax.set_xlabel("milliseconds per run")
@@ -328,31 +402,36 @@ def latency_figure(timings: Mapping[str, NetworkTiming], title: str = "") -> Fig
     return fig
 
 
-def stage_figure(timings: Mapping[str, EndToEndTiming], title: str = "") -> Figure:
+@_styled
+def stage_figure(timings: Mapping[str, EndToEndTiming], noise: Collection[str] = (), title: str = "") -> Figure:
     """Where the time of a whole call goes, one bar per label.
 
     Args:
         timings: label -> end-to-end timing.
+        noise: labels of networks with random weights. Their maps are noise, and decoding noise is no measure of
+            decoding people, so that stage is left out.
         title: what to see.
     """
-    fig, axes = figure(9, 0.62 * len(timings) + 1.6)
+    fig, axes = _figure(9, 0.62 * len(timings) + 1.6)
     ax = axes[0, 0]
-    names = {"load": "load file", "pre": "resize", "infer": "network (with mirror image)", "decode": "decode"}
+    names = {"load": "load file", "pre": "resize", "infer": "network, with mirror image", "decode": "decode"}
     left = np.zeros(len(timings))
     for colour, (stage, name) in zip(("#56B4E9", "#CC79A7", "#0072B2", "#E69F00"), names.items()):
-        ms = np.array([t.stage_ms[stage] for t in timings.values()])
+        left_out = [stage == "decode" and label in noise for label in timings]
+        ms = np.array([0.0 if out else t.stage_ms[stage] for out, t in zip(left_out, timings.values())])
         ax.barh(list(timings), ms, left=left, color=colour, label=name, height=0.6)
         left += ms
-    for k, total in enumerate(left):
-        ax.text(total, k, f" {total:.0f} ms", va="center")
+    for k, (label, total) in enumerate(zip(timings, left)):
+        ax.text(total, k, f" {total:.0f} ms{' without decoding' if label in noise else ''}", va="center")
     ax.invert_yaxis()
-    ax.margins(x=0.12)
+    ax.set_xlim(0, 1.3 * left.max())
     ax.set_xlabel("milliseconds per picture")
-    ax.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.28 if len(timings) > 2 else -0.42), fontsize=9)
+    fig.legend(ncols=4, loc="outside lower center", fontsize=9)
     ax.set_title(title)
     return fig
 
 
+@_styled
 def accuracy_figure(stats: Mapping[str, float | None], title: str = "") -> Figure:
     """The ten COCO numbers as bars.
 
@@ -360,7 +439,7 @@ def accuracy_figure(stats: Mapping[str, float | None], title: str = "") -> Figur
         stats: name -> 0..1, or None where there was nobody to measure on.
         title: what to see.
     """
-    fig, axes = figure(9, 3.4)
+    fig, axes = _figure(9, 3.4)
     ax = axes[0, 0]
     values = [v or 0 for v in stats.values()]
     colours = [ACCENT if name.startswith("AP") else "#56B4E9" for name in stats]
@@ -372,24 +451,26 @@ def accuracy_figure(stats: Mapping[str, float | None], title: str = "") -> Figur
     return fig
 
 
-def published_figure(published: Mapping[str, Mapping[str, tuple]], precisions: Sequence[str], title: str = "") -> Figure:
+@_styled
+def published_figure(networks: Iterable[Network], title: str = "") -> Figure:
     """The published AP of every network and precision.
 
     Args:
-        published: model -> precision -> (AP, AR) in percent.
-        precisions: which to show, in order.
+        networks: rows of the zoo.
         title: what to see.
     """
-    fig, axes = figure(9, 3.4)
+    fig, axes = _figure(9, 3.4)
     ax = axes[0, 0]
+    networks = list(networks)
+    precisions = list(networks[0].published)
     width = 0.8 / len(precisions)
     for k, (colour, precision) in enumerate(zip((ACCENT, "#56B4E9", "#E69F00"), precisions)):
-        at = np.arange(len(published)) + (k - (len(precisions) - 1) / 2) * width
-        values = [table[precision][0] for table in published.values()]
+        at = np.arange(len(networks)) + (k - (len(precisions) - 1) / 2) * width
+        values = [network.published[precision].ap for network in networks]
         ax.bar(at, values, width=width * 0.92, color=colour, label=precision)
         for x, v in zip(at, values):
             ax.text(x, v + 0.8, f"{v:.2f}", ha="center", fontsize=9)
-    ax.set_xticks(range(len(published)), list(published))
+    ax.set_xticks(range(len(networks)), [network.name for network in networks])
     ax.set_ylabel("AP, percent")
     ax.set_ylim(0, 82)
     ax.legend(ncols=len(precisions), loc="upper right", fontsize=9)

@@ -1,6 +1,7 @@
 """Poses + annotations -> COCO's ten keypoint numbers and its results file.
 
-    stats = evaluate({image_id: poses, ...}, dataset, image_ids)
+    done = run(estimator, dataset, dataset.sample(200))              # Run: poses, failures, times, stats
+    stats = evaluate({image_id: poses, ...}, dataset, image_ids)     # poses from elsewhere
     stats.numbers["AP"], stats.scope              # 0.381, '5000 of 5000 images, 6352 people'
     save_results("results.json", to_coco_results(poses_by_image_id, dataset.category_id))
 
@@ -17,17 +18,19 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 import numpy as np
 
 from helpers.dataset import OKS_SIGMAS, CocoDataset, People
-from helpers.errors import UsageError
+from helpers.errors import DataError, UsageError
+from helpers.paths import atomic_write
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
 
     from helpers.decode import Poses
+    from helpers.estimator import PoseEstimator
 
 STAT_NAMES = ("AP", "AP .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)")
 
@@ -62,9 +65,72 @@ class CocoStats:
         return "\n".join([*(f"{name:<7} {value}" for name, value in shown.items()), f"({self.scope})"])
 
 
-def evaluate(
-    poses_by_image_id: Mapping[int, Poses], dataset: CocoDataset, image_ids: Sequence[int]
-) -> CocoStats:
+@dataclass(frozen=True)
+class Run:
+    """A model run over images of a dataset, and its score.
+
+    Attributes:
+        poses: image id -> the people found; images that could not be read are absent.
+        failures: one sentence for each image that could not be read or decoded.
+        stage_ms: mean milliseconds per image in each of `estimator.STAGES`.
+        stats: the ten numbers. A failed image counts: its people were not found.
+    """
+
+    poses: dict[int, Poses]
+    failures: list[str]
+    stage_ms: dict[str, float]
+    stats: CocoStats
+
+    def summary(self) -> str:
+        """What was run and how long it took, one line; then one line per failure."""
+        total = sum(self.stage_ms.values())
+        stages = ", ".join(f"{stage} {ms:.0f}" for stage, ms in self.stage_ms.items())
+        head = f"{self.stats.scope}: {self.stats.detections} found, {total:.0f} ms per image ({stages})"
+        return "\n".join([head, *(f"failed: {reason}" for reason in self.failures)])
+
+
+def run(
+    estimator: PoseEstimator,
+    dataset: CocoDataset,
+    image_ids: Sequence[int],
+    batch_size: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Run:
+    """Finds the people in images of a dataset and scores them.
+
+    Args:
+        estimator: ready to run.
+        dataset: images and annotations.
+        image_ids: which images.
+        batch_size: most images in one run of the network.
+        progress: called after every image with (done, all).
+
+    Returns:
+        Poses, failures, times and score.
+
+    Raises:
+        UsageError: no image, or the engine cannot take an image's shape.
+        DataError: not one image could be read.
+    """
+    poses: dict[int, Poses] = {}
+    failures: list[str] = []
+    times: list[dict[str, float]] = []
+    outcomes = estimator.stream((dataset.path(image_id) for image_id in image_ids), batch_size)
+    for done, (image_id, outcome) in enumerate(zip(image_ids, outcomes), 1):
+        if outcome.poses is None:
+            failures.append(outcome.error)
+        else:
+            poses[image_id] = outcome.poses
+            times.append(outcome.stage_ms)
+        if progress is not None:
+            progress(done, len(image_ids))
+    if failures and not poses:
+        raise DataError(f"Not one of {len(failures)} images could be used; the first: {failures[0]}")
+    stage_ms = {stage: float(np.mean([t[stage] for t in times])) for stage in (times[0] if times else ())}
+    return Run(poses, failures, stage_ms, evaluate(poses, dataset, image_ids))
+
+
+def evaluate(poses_by_image_id: Mapping[int, Poses], dataset: CocoDataset, image_ids: Sequence[int]) -> CocoStats:
     """Scores poses with pycocotools.
 
     Every image in `image_ids` counts: one without poses loses all its people, one without people makes
@@ -130,16 +196,9 @@ def to_coco_results(poses_by_image_id: Mapping[int, Poses], category_id: int = 1
 
 def save_results(path: str | os.PathLike[str], results: Sequence[Mapping[str, Any]]) -> Path:
     """Writes a results list as JSON; the file is either complete or not there."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with atomic_write(path) as unfinished:
         unfinished.write_text(json.dumps(results), encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):  # it is gone when all went well
-            unfinished.unlink()
-    return path
+    return Path(path)
 
 
 def oks(predicted: np.ndarray, truth: np.ndarray, area: np.ndarray | float) -> np.ndarray:
@@ -203,9 +262,7 @@ def match(poses: Poses, people: People, threshold: float = 0.5) -> Matches:
     return found
 
 
-def _score(
-    results: list[dict[str, Any]], dataset: CocoDataset, image_ids: Sequence[int]
-) -> dict[str, float | None]:
+def _score(results: list[dict[str, Any]], dataset: CocoDataset, image_ids: Sequence[int]) -> dict[str, float | None]:
     """Runs COCOeval on the given images only; its -1, 'nobody of that size', becomes `None`."""
     truth = dataset.coco  # first: it says what to do when pycocotools is not installed
     from pycocotools.cocoeval import COCOeval

@@ -99,9 +99,7 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
     )
     if not images:
-        raise DataError(
-            f"The folder {folder} holds no image; put {', '.join(sorted(IMAGE_SUFFIXES))} files there."
-        )
+        raise DataError(f"The folder {folder} holds no image; put {', '.join(sorted(IMAGE_SUFFIXES))} files there.")
     return images
 
 
@@ -116,9 +114,7 @@ def _decode(data: bytes, path: Path) -> np.ndarray:
     except cv2.error as error:  # a size that OpenCV itself does not allow
         raise _too_large(path) from error
     if image is None:
-        raise DataError(
-            f"The image {path} is damaged or no picture; copy it again, or convert it to JPEG or PNG."
-        )
+        raise DataError(f"The image {path} is damaged or no picture; copy it again, or convert it to JPEG or PNG.")
     return image
 
 
@@ -140,9 +136,7 @@ def _decode_tiff(data: bytes, path: Path) -> np.ndarray:
     if upright.mode.startswith("I;16"):
         return cv2.cvtColor((np.asarray(upright) >> 8).astype(np.uint8), cv2.COLOR_GRAY2BGR)
     if upright.mode in ("I", "F", "LAB"):
-        raise DataError(
-            f"The image {path} holds {upright.mode} samples, not colours; convert it to 8-bit RGB."
-        )
+        raise DataError(f"The image {path} holds {upright.mode} samples, not colours; convert it to 8-bit RGB.")
     return cv2.cvtColor(np.asarray(upright.convert("RGB")), cv2.COLOR_RGB2BGR)
 
 

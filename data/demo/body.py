@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-KEYPOINTS = (
-    "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist "
-    "right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle"
-).split()
+FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear")
+LIMB_JOINTS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+KEYPOINTS = (*FACE, *(f"{side}_{joint}" for joint in LIMB_JOINTS for side in ("left", "right")))
 
 
 @dataclass
@@ -186,9 +185,7 @@ def _relaxed(rng: np.random.Generator) -> Pose:
 
 def _walk(rng: np.random.Generator) -> Pose:
     a = rng.uniform(16, 32)
-    return _swap(
-        rng, Pose(Limb(8, -a, 20), Limb(8, a, 30), Limb(3, a, 6), Limb(3, -a * 0.8, 24), lean=4)
-    )
+    return _swap(rng, Pose(Limb(8, -a, 20), Limb(8, a, 30), Limb(3, a, 6), Limb(3, -a * 0.8, 24), lean=4))
 
 
 def _run(rng: np.random.Generator) -> Pose:
@@ -211,7 +208,8 @@ def _arms_up(rng: np.random.Generator) -> Pose:
 def _wave(rng: np.random.Generator) -> Pose:
     # Twist -90 folds the forearm away from the middle: up, for an arm held out.
     return _swap(
-        rng, Pose(Limb(rng.uniform(85, 115), 0, rng.uniform(50, 95), -90), Limb(10, 0, 12), sway=-4, head_turn=8)
+        rng,
+        Pose(Limb(rng.uniform(85, 115), 0, rng.uniform(50, 95), -90), Limb(10, 0, 12), sway=-4, head_turn=8),
     )
 
 
@@ -229,15 +227,11 @@ def _squat(rng: np.random.Generator) -> Pose:
 
 
 def _star_jump(rng: np.random.Generator) -> Pose:
-    return Pose(
-        Limb(128, 0, 8), Limb(128, 0, 8), Limb(30, 0, 4), Limb(30, 0, 4), lift=float(rng.uniform(0.15, 0.4))
-    )
+    return Pose(Limb(128, 0, 8), Limb(128, 0, 8), Limb(30, 0, 4), Limb(30, 0, 4), lift=float(rng.uniform(0.15, 0.4)))
 
 
 def _sit(rng: np.random.Generator) -> Pose:
-    return Pose(
-        Limb(14, 28, 50, 20), Limb(14, 28, 50, 20), Limb(10, 84, 86), Limb(10, 84, 86), lean=3, seated=True
-    )
+    return Pose(Limb(14, 28, 50, 20), Limb(14, 28, 50, 20), Limb(10, 84, 86), Limb(10, 84, 86), lean=3, seated=True)
 
 
 def _kick(rng: np.random.Generator) -> Pose:

@@ -26,12 +26,27 @@ FAMILIES = {
     "grey": None,
 }
 # Part numbers in the id map, per person. Thigh and shin, upper arm and forearm are told apart by side.
-PARTS = (
-    "head torso left_upper_arm left_forearm right_upper_arm right_forearm "
-    "left_thigh left_shin right_thigh right_shin extra"
-).split()
-_SKINS = ((198, 216, 242), (168, 196, 232), (140, 174, 220), (108, 146, 200), (76, 110, 168), (52, 78, 124), (38, 56, 92))
-_HAIRS = ((24, 22, 24), (30, 38, 58), (40, 62, 100), (70, 128, 176), (120, 176, 214), (34, 62, 140), (150, 150, 156))
+_ARM_PARTS = tuple(f"{side}_{part}" for side in ("left", "right") for part in ("upper_arm", "forearm"))
+_LEG_PARTS = tuple(f"{side}_{part}" for side in ("left", "right") for part in ("thigh", "shin"))
+PARTS = ("head", "torso", *_ARM_PARTS, *_LEG_PARTS, "extra")
+_SKINS = (
+    (198, 216, 242),
+    (168, 196, 232),
+    (140, 174, 220),
+    (108, 146, 200),
+    (76, 110, 168),
+    (52, 78, 124),
+    (38, 56, 92),
+)
+_HAIRS = (
+    (24, 22, 24),
+    (30, 38, 58),
+    (40, 62, 100),
+    (70, 128, 176),
+    (120, 176, 214),
+    (34, 62, 140),
+    (150, 150, 156),
+)
 _JOINT_PARTS = {
     "nose": ("head",),
     "eye": ("head",),
@@ -78,7 +93,10 @@ def random_outfit(rng: np.random.Generator, family: int) -> Outfit:
     hue = list(FAMILIES.values())[family]
     jitter = None if hue is None else hue + rng.uniform(-7, 7)
     light, deep = rng.uniform(0.78, 1.0), rng.uniform(0.38, 0.62)
-    top, bottom = _colour(jitter, rng.uniform(0.62, 0.95), light), _colour(jitter, rng.uniform(0.6, 0.95), deep)
+    top, bottom = (
+        _colour(jitter, rng.uniform(0.62, 0.95), light),
+        _colour(jitter, rng.uniform(0.6, 0.95), deep),
+    )
     if rng.random() < 0.4:
         top, bottom = bottom, top
     return Outfit(
@@ -106,9 +124,7 @@ class Canvas:
         self.image = image
         self.ids = np.zeros(image.shape[:2], np.uint16)
         self.light = np.float32(light)
-        self._circle = np.float32(
-            [[np.cos(a), np.sin(a)] for a in np.linspace(0, 2 * np.pi, 18, endpoint=False)]
-        )
+        self._circle = np.float32([[np.cos(a), np.sin(a)] for a in np.linspace(0, 2 * np.pi, 18, endpoint=False)])
 
     def polygon(self, points: np.ndarray, colour: np.ndarray, ident: int | None = None) -> None:
         """Fill a convex polygon (n, 2) in pixels; `ident` also claims its pixels in the id map."""
@@ -137,7 +153,13 @@ class Canvas:
         """An open polyline (n, 2), `width` in pixels."""
         fixed = np.round(np.asarray(points) * 16).astype(np.int32)
         cv2.polylines(
-            self.image, [fixed], False, [float(c) for c in np.clip(colour, 0, 255)], max(1, round(width)), cv2.LINE_AA, 4
+            self.image,
+            [fixed],
+            False,
+            [float(c) for c in np.clip(colour, 0, 255)],
+            max(1, round(width)),
+            cv2.LINE_AA,
+            4,
         )
 
 
@@ -152,9 +174,7 @@ class Camera:
 
     def project(self, p: np.ndarray) -> np.ndarray:
         """World point (3,) in metres to the image (2,) in pixels."""
-        return np.float32(
-            [self.cx + self.focal * p[0] / p[2], self.horizon + self.focal * (self.height - p[1]) / p[2]]
-        )
+        return np.float32([self.cx + self.focal * p[0] / p[2], self.horizon + self.focal * (self.height - p[1]) / p[2]])
 
 
 class Person:
@@ -294,8 +314,14 @@ class Person:
         heel, toe = self._px(f"{side}_heel"), self._px(f"{side}_toe")
         ident = self.ids[f"{side}_shin"]
         drop = np.float32([0, self._len(0.022)])
-        self.canvas.hull([(heel + drop, self._len(0.046)), (toe + drop, self._len(0.036))], np.float32([228] * 3), ident)
-        shoe = [(self._px(f"{side}_ankle"), self._len(0.04)), (heel, self._len(0.046)), (toe, self._len(0.037))]
+        self.canvas.hull(
+            [(heel + drop, self._len(0.046)), (toe + drop, self._len(0.036))], np.float32([228] * 3), ident
+        )
+        shoe = [
+            (self._px(f"{side}_ankle"), self._len(0.04)),
+            (heel, self._len(0.046)),
+            (toe, self._len(0.037)),
+        ]
         self.canvas.hull(shoe, self.outfit.shoe, ident)
 
     def _upper_arm(self, side: str) -> None:
@@ -312,7 +338,12 @@ class Person:
         wrist, hand = self._px(f"{side}_wrist"), self._px(f"{side}_hand")
         self.canvas.hull([(wrist, self._len(0.032)), (hand, self._len(0.042))], o.skin, self.ids[part])
         self._capsule(
-            f"{side}_elbow", f"{side}_wrist", 0.044, 0.034, o.top * 0.97 if o.sleeve == "long" else o.skin, part
+            f"{side}_elbow",
+            f"{side}_wrist",
+            0.044,
+            0.034,
+            o.top * 0.97 if o.sleeve == "long" else o.skin,
+            part,
         )
         if o.sleeve == "long":
             cuff = wrist + (self._px(f"{side}_elbow") - wrist) * 0.08
@@ -355,21 +386,35 @@ class Person:
         o, canvas, length = self.outfit, self.canvas, self._len
         if o.pattern == "stripes":
             for u in (0.14, 0.22, 0.30, 0.38):
-                canvas.line(np.stack([at(u, -0.13, 0.09), at(u - 0.008, 0.0, 0.12), at(u, 0.13, 0.09)]), length(0.022), o.accent)
+                canvas.line(
+                    np.stack([at(u, -0.13, 0.09), at(u - 0.008, 0.0, 0.12), at(u, 0.13, 0.09)]),
+                    length(0.022),
+                    o.accent,
+                )
         elif o.pattern == "band":
             canvas.polygon(
-                np.stack([at(0.34, -0.15, 0.08), at(0.34, 0.15, 0.08), at(0.26, 0.15, 0.09), at(0.26, -0.15, 0.09)]), o.accent
+                np.stack([at(0.34, -0.15, 0.08), at(0.34, 0.15, 0.08), at(0.26, 0.15, 0.09), at(0.26, -0.15, 0.09)]),
+                o.accent,
             )
         elif o.pattern == "zip":
             canvas.line(np.stack([at(0.46, 0, 0.09), at(0.25, 0, 0.12), at(0.02, 0, 0.1)]), length(0.016), o.accent)
         elif o.pattern == "badge":
-            canvas.ellipse(at(0.29, 0, 0.12), at(0.29, 0.065, 0.12) - at(0.29, 0, 0.12), np.float32([0, length(0.065)]), o.accent)
+            canvas.ellipse(
+                at(0.29, 0, 0.12),
+                at(0.29, 0.065, 0.12) - at(0.29, 0, 0.12),
+                np.float32([0, length(0.065)]),
+                o.accent,
+            )
         v = np.stack([at(0.515, -0.06, 0.05), at(0.515, 0.06, 0.05), at(0.42, 0, 0.1)])
         canvas.polygon(v, o.skin * 0.96)
         canvas.line(np.stack([v[0], v[2], v[1]]), length(0.012), o.top * 0.6)
         if o.backpack:
             for k in (-0.1, 0.1):
-                canvas.line(np.stack([at(0.48, k, 0.05), at(0.33, k * 1.1, 0.11), at(0.2, k * 1.4, 0.07)]), length(0.03), o.bottom * 0.55)
+                canvas.line(
+                    np.stack([at(0.48, k, 0.05), at(0.33, k * 1.1, 0.11), at(0.2, k * 1.4, 0.07)]),
+                    length(0.03),
+                    o.bottom * 0.55,
+                )
 
     def _backpack(self) -> None:
         o, up, back = self.outfit, self.axis["torso_up"], -self.axis["torso_front"]
@@ -440,14 +485,22 @@ class Person:
                 canvas.line(np.concatenate([ring, ring[:1]]), px * 0.06, np.float32([40, 36, 34]))
         if facing > 0.05:
             canvas.hull([(at(0.95, 0, 0.05), px * 0.08), (at(1.02, 0, -0.18), px * 0.13)], o.skin * 0.9)
-            canvas.line(np.stack([at(0.86, -0.26, -0.52), at(0.95, 0, -0.6), at(0.86, 0.26, -0.52)]), px * 0.09, np.float32([70, 66, 150]))
+            canvas.line(
+                np.stack([at(0.86, -0.26, -0.52), at(0.95, 0, -0.6), at(0.86, 0.26, -0.52)]),
+                px * 0.09,
+                np.float32([70, 66, 150]),
+            )
 
     def _hat(self, at, px: float, ident: int) -> None:
         o, canvas = self.outfit, self.canvas
         if o.hat == "band":
-            canvas.line(np.stack([at(0.3, -0.95, 0.42), at(0.95, 0, 0.5), at(0.3, 0.95, 0.42)])
-                        if self._facing("head_front") > 0
-                        else np.stack([at(-0.3, -1.0, 0.4), at(-1.0, 0, 0.4), at(-0.3, 1.0, 0.4)]), px * 0.2, o.top)
+            canvas.line(
+                np.stack([at(0.3, -0.95, 0.42), at(0.95, 0, 0.5), at(0.3, 0.95, 0.42)])
+                if self._facing("head_front") > 0
+                else np.stack([at(-0.3, -1.0, 0.4), at(-1.0, 0, 0.4), at(-0.3, 1.0, 0.4)]),
+                px * 0.2,
+                o.top,
+            )
             return
         crown = [(at(-0.05, k, 0.72), px * 0.55) for k in (-0.42, 0.42)]
         canvas.hull([*crown, (at(-0.05, 0, 0.72), px * 0.74)], o.top, ident)
@@ -457,4 +510,8 @@ class Person:
                 rim = [at(-0.75, -0.72, 0.45), at(-1.0, 0, 0.45), at(-0.75, 0.72, 0.45)]
             canvas.line(np.stack(rim), px * 0.24, o.accent)
         elif self._facing("head_front") > -0.3:
-            canvas.hull([(at(0.9, k, 0.72), px * 0.12) for k in (-0.55, 0.55)] + [(at(1.3, 0, 0.7), px * 0.14)], o.bottom, ident)
+            canvas.hull(
+                [(at(0.9, k, 0.72), px * 0.12) for k in (-0.55, 0.55)] + [(at(1.3, 0, 0.7), px * 0.14)],
+                o.bottom,
+                ident,
+            )

@@ -1,6 +1,7 @@
 """Renders the training pool: shards of JPEG scenes at the size in which the network meets them.
 
-    python data/demo/render.py --scenes 6000 --seed 100000     # about 0.04 s a scene on one core
+    python data/demo/render.py --scenes 200 --seed 1     # held-out scenes
+    python data/demo/render.py --scenes 8000             # the training pool, about 0.04 s a scene on one core
 
 Every scene is painted at a random camera size, saved as JPEG, read back and resized to a short side of 512, so
 that it carries the same blur and blocks as a test picture. Shards go to data/train/ (not committed); a shard that
@@ -10,7 +11,6 @@ exists is not made again.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -19,9 +19,21 @@ import numpy as np
 from people import PARTS
 from scenes import GRADED, HARD, OCCLUDER, compose
 
-SIZES = ((640, 480), (480, 640), (640, 427), (500, 375), (375, 500), (512, 512), (800, 600), (427, 640), (320, 320))
+SIZES = (
+    (640, 480),
+    (480, 640),
+    (640, 427),
+    (500, 375),
+    (375, 500),
+    (512, 512),
+    (800, 600),
+    (427, 640),
+    (320, 320),
+)
 POOL = Path(__file__).resolve().parents[1] / "train"
 SHARD = 200
+HELD_OUT_SEED, POOL_SEED = 1, 100_000
+SCENE_KEYS = ("jpeg", "parts", "keypoints", "families")
 
 
 def random_size(rng: np.random.Generator) -> tuple[int, int]:
@@ -57,25 +69,26 @@ def render_scene(seed: int) -> dict[str, np.ndarray]:
     }
 
 
-def write_shard(path: Path, seed: int) -> None:
-    """Render `SHARD` scenes with seeds `seed`, `seed + 1`, ... into one npz file."""
-    scenes = [render_scene(seed + k) for k in range(SHARD)]
+def write_shard(path: Path, seed: int, count: int = SHARD) -> None:
+    """Render `count` scenes with seeds `seed`, `seed + 1`, ... into one npz file."""
+    scenes = [render_scene(seed + k) for k in range(count)]
     flat = {f"{key}_{k}": value for k, scene in enumerate(scenes) for key, value in scene.items()}
     part = path.with_suffix(".part.npz")
     np.savez(part, **flat)
-    os.replace(part, path)
+    part.replace(path)
 
 
 def main() -> int:
     """Render what is missing of the pool."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scenes", type=int, default=6000)
-    parser.add_argument("--seed", type=int, default=100_000)
+    parser.add_argument("--scenes", type=int, default=8000)
+    parser.add_argument("--seed", type=int, default=POOL_SEED)
+    parser.add_argument("--pool", type=Path, default=POOL, help="folder to write to")
     args = parser.parse_args()
     cv2.setNumThreads(1)
-    POOL.mkdir(parents=True, exist_ok=True)
+    args.pool.mkdir(parents=True, exist_ok=True)
     for seed in range(args.seed, args.seed + args.scenes, SHARD):
-        path = POOL / f"scenes_{seed}.npz"
+        path = args.pool / f"scenes_{seed}.npz"
         if not path.exists():
             write_shard(path, seed)
             print(f"{path.name}", flush=True)

@@ -185,7 +185,9 @@ def _muted(rng, value: tuple[float, float] = (0.3, 0.85), saturation: float = 0.
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0].astype(np.float32)
 
 
-def _box(canvas: Canvas, camera: Camera, x: float, z: float, size: tuple, colour: np.ndarray, ident: int | None) -> None:
+def _box(
+    canvas: Canvas, camera: Camera, x: float, z: float, size: tuple, colour: np.ndarray, ident: int | None
+) -> None:
     """A box standing on the ground at (x, z), `size` = (width, height, depth) in metres: top, front and one side."""
     w, h, d = size
     near, far = max(z - d / 2, 0.4), max(z + d / 2, 0.5)
@@ -194,10 +196,17 @@ def _box(canvas: Canvas, camera: Camera, x: float, z: float, size: tuple, colour
         return camera.project(np.array([x + sx * w / 2, y, depth]))
 
     side = -1 if x > 0 else 1
-    canvas.polygon(np.stack([q(side, 0, near), q(side, h, near), q(side, h, far), q(side, 0, far)]), colour * 0.7, ident)
+    canvas.polygon(
+        np.stack([q(side, 0, near), q(side, h, near), q(side, h, far), q(side, 0, far)]), colour * 0.7, ident
+    )
     canvas.polygon(np.stack([q(-1, h, near), q(1, h, near), q(1, h, far), q(-1, h, far)]), colour * 1.12, ident)
     canvas.polygon(np.stack([q(-1, 0, near), q(1, 0, near), q(1, h, near), q(-1, h, near)]), colour * 0.9, ident)
-    inset = [q(-0.86, h * 0.12, near), q(0.86, h * 0.12, near), q(0.86, h * 0.88, near), q(-0.86, h * 0.88, near)]
+    inset = [
+        q(-0.86, h * 0.12, near),
+        q(0.86, h * 0.12, near),
+        q(0.86, h * 0.88, near),
+        q(-0.86, h * 0.88, near),
+    ]
     canvas.polygon(np.stack(inset), colour * 0.84, None)
 
 
@@ -225,7 +234,10 @@ def _furniture(rng, canvas: Canvas, camera: Camera, people: list[Person], recipe
             seat = max(p.point["left_hip"][1] - 0.1 * p.build.height / 1.72, 0.15)
             size = (0.5, float(seat), 0.34)
             colour = _muted(rng)
-            add(p.z + 0.03, lambda p=p, size=size, c=colour: _box(canvas, camera, p.x, p.z + 0.12, size, c, OCCLUDER))
+            add(
+                p.z + 0.03,
+                lambda p=p, size=size, c=colour: _box(canvas, camera, p.x, p.z + 0.12, size, c, OCCLUDER),
+            )
         if rng.random() < recipe.occluders * 0.5:
             size = (rng.uniform(0.4, 1.1), rng.uniform(0.3, 0.6), 0.35)
             x, z, colour = p.x + rng.normal(0, 0.3), max(p.z - rng.uniform(0.5, 0.9), 1.2), _muted(rng)
@@ -277,7 +289,12 @@ def _sky(rng, canvas: Canvas, camera: Camera) -> None:
     for _ in range(rng.integers(0, 5)):
         x, y, r = rng.uniform(0, w), rng.uniform(0, camera.horizon * 0.7), w * rng.uniform(0.015, 0.035)
         for k in range(4):
-            canvas.ellipse(np.float32([x + (k - 1.5) * r * 1.4, y]), np.float32([r * 1.5, 0]), np.float32([0, r * 0.7]), last * 1.04)
+            canvas.ellipse(
+                np.float32([x + (k - 1.5) * r * 1.4, y]),
+                np.float32([r * 1.5, 0]),
+                np.float32([0, r * 0.7]),
+                last * 1.04,
+            )
 
 
 def _ground(rng, canvas: Canvas, camera: Camera, far: np.ndarray, near: np.ndarray, grain: float) -> None:
@@ -307,7 +324,12 @@ def _park(rng, canvas: Canvas, camera: Camera) -> None:
     green = np.float32([92, 138, 118]) * rng.uniform(0.85, 1.15)
     for _ in range(3):
         x, r = rng.uniform(0, w), w * rng.uniform(0.2, 0.4)
-        canvas.ellipse(np.float32([x, camera.horizon + r * 0.08]), np.float32([r, 0]), np.float32([0, r * 0.3]), green * rng.uniform(0.95, 1.25))
+        canvas.ellipse(
+            np.float32([x, camera.horizon + r * 0.08]),
+            np.float32([r, 0]),
+            np.float32([0, r * 0.3]),
+            green * rng.uniform(0.95, 1.25),
+        )
     _ground(rng, canvas, camera, green * 1.08, green * 0.86, 0.05)
     for z in sorted(rng.uniform(8, 22, rng.integers(1, 6)), reverse=True):
         x, size = rng.uniform(-0.55, 0.55) * w / camera.focal * z, rng.uniform(0.9, 1.7)
@@ -348,7 +370,17 @@ def _room(rng, canvas: Canvas, camera: Camera) -> None:
         cx, cy = rng.uniform(0.05, 0.95) * w, camera.horizon * rng.uniform(0.25, 0.55)
         a, b = w * rng.uniform(0.05, 0.11), camera.horizon * rng.uniform(0.15, 0.28)
         for k, tone in ((1.0, np.float32([225, 228, 230])), (0.84, _muted(rng, (0.4, 0.95), 0.35))):
-            canvas.polygon(np.float32([[cx - a * k, cy - b * k], [cx + a * k, cy - b * k], [cx + a * k, cy + b * k], [cx - a * k, cy + b * k]]), tone)
+            canvas.polygon(
+                np.float32(
+                    [
+                        [cx - a * k, cy - b * k],
+                        [cx + a * k, cy - b * k],
+                        [cx + a * k, cy + b * k],
+                        [cx - a * k, cy + b * k],
+                    ]
+                ),
+                tone,
+            )
     # The far wall meets the floor below the horizon: a room is not endless.
     edge = camera.horizon + h * rng.uniform(0.03, 0.09)
     board = np.float32([90, 125, 165]) * rng.uniform(0.6, 1.2)
@@ -371,7 +403,11 @@ def _court(rng, canvas: Canvas, camera: Camera) -> None:
         y = camera.project(np.array([0, 0, z]))[1]
         canvas.line(np.float32([[0, y], [w, y]]), max(2, h / 130), np.float32([232] * 3))
     for x in (-2.4, 2.4):
-        canvas.line(np.stack([camera.project(np.array([x, 0, z])) for z in (1.2, 30.0)]), max(2, h / 130), np.float32([232] * 3))
+        canvas.line(
+            np.stack([camera.project(np.array([x, 0, z])) for z in (1.2, 30.0)]),
+            max(2, h / 130),
+            np.float32([232] * 3),
+        )
 
 
 def _beach(rng, canvas: Canvas, camera: Camera) -> None:

@@ -1,8 +1,13 @@
 """Trains an MMPose bottom-up network on the rendered people; stops and resumes at any time.
 
-    python data/demo/render.py                                 # the pool of scenes, once
-    python data/demo/train.py --model MobileNetv2 --crops 120000
-    python data/demo/train.py --model MobileNetv2 --crops 120000 --export    # write the demo weights
+    python data/demo/render.py --scenes 200 --seed 1           # held-out scenes
+    python data/demo/render.py --scenes 8000                   # the training pool
+    export OMP_WAIT_POLICY=PASSIVE MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
+    python data/demo/train.py --model MobileNetv2 --crops 90000
+    python data/demo/train.py --model MobileNetv2 --export     # write the demo weights
+
+The MALLOC pair keeps glibc from giving every large tensor back to the system: without it half of the time
+goes into page faults (vmstat: 50 % system time with the defaults, 3 % with it).
 
 The network is mmpose's own module (`helpers.network.build`), its loss the associative-embedding one (Newell et
 al. 2017, as in mmpose's AELoss) with three aids that are thrown away or fade:
@@ -18,7 +23,6 @@ bfloat16 autocast needs a CPU with AVX512-BF16 (or AMX) to pay; `--float32` turn
 from __future__ import annotations
 
 import argparse
-import os
 import queue
 import sys
 import threading
@@ -30,10 +34,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from people import FAMILIES, PARTS
-from render import POOL
+from render import HELD_OUT_SEED, POOL, POOL_SEED, SCENE_KEYS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from helpers import network  # noqa: E402  (the repository root has to be on the path first)
+from helpers import network
 
 FLIP = np.array([0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15])
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
@@ -44,27 +48,16 @@ _SWAP = {p: p.replace("left", "?").replace("right", "left").replace("?", "right"
 PART_FLIP = np.array([0] + [1 + PARTS.index(_SWAP[p]) for p in PARTS], np.uint8)
 
 
-class Pool:
-    """The rendered scenes, kept as JPEG bytes in memory; shards that appear later are picked up."""
-
-    def __init__(self, pattern: str):
-        self.pattern = pattern
-        self.scenes: list[dict] = []
-        self.seen: set[Path] = set()
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Read shards not read yet."""
-        for path in sorted(POOL.glob(self.pattern)):
-            if path in self.seen or ".part" in path.name:
-                continue
-            self.seen.add(path)
-            with np.load(path, allow_pickle=False) as shard:
-                count = sum(k.startswith("jpeg_") for k in shard.files)
-                for k in range(count):
-                    self.scenes.append(
-                        {key: shard[f"{key}_{k}"] for key in ("jpeg", "parts", "keypoints", "families")}
-                    )
+def read_scenes(folder: Path, pattern: str) -> list[dict[str, np.ndarray]]:
+    """The rendered scenes of all shards that match, pictures still as JPEG bytes; see `render.render_scene`."""
+    scenes = []
+    for path in sorted(folder.glob(pattern)):
+        with np.load(path, allow_pickle=False) as shard:
+            count = sum(k.startswith("jpeg_") for k in shard.files)
+            scenes += [{key: shard[f"{key}_{k}"] for key in SCENE_KEYS} for k in range(count)]
+    if not scenes:
+        raise SystemExit(f"no scenes {folder / pattern}: run data/demo/render.py first")
+    return scenes
 
 
 def sample_crop(rng: np.random.Generator, scene: dict, size: int, plain: bool = False) -> dict[str, np.ndarray]:
@@ -72,7 +65,7 @@ def sample_crop(rng: np.random.Generator, scene: dict, size: int, plain: bool = 
 
     Args:
         rng: the only source of chance.
-        scene: an entry of `Pool.scenes`.
+        scene: see `render.render_scene`.
         size: side of the square crop in pixels.
         plain: no flip, turn, zoom or colour change (validation).
 
@@ -128,32 +121,31 @@ def sample_crop(rng: np.random.Generator, scene: dict, size: int, plain: bool = 
     }
 
 
-def batches(pool: Pool, rng: np.random.Generator, batch: int, size: int, depth: int = 6):
+def batches(scenes: list, rng: np.random.Generator, batch: int, size: int, depth: int = 6):
     """An endless stream of batches (dict of tensors), made in one background thread."""
     ready: queue.Queue = queue.Queue(depth)
 
     def work() -> None:
-        made = 0
         while True:
-            crops = []
-            while len(crops) < batch:
-                crops.append(sample_crop(rng, pool.scenes[rng.integers(len(pool.scenes))], size))
+            crops = [sample_crop(rng, scenes[rng.integers(len(scenes))], size) for _ in range(batch)]
             most = max(int((c["keypoints"][..., 2] > 0).any(1).sum()) for c in crops)
             for c in crops:  # people in view first, and no more rows than the fullest crop needs
                 order = np.argsort(~(c["keypoints"][..., 2] > 0).any(1), kind="stable")[: max(most, 1)]
                 c["keypoints"], c["families"] = c["keypoints"][order], c["families"][order]
             ready.put({k: torch.from_numpy(np.stack([c[k] for c in crops])) for k in crops[0]})
-            made += 1
-            if made % 50 == 0:
-                pool.refresh()
 
-    threading.Thread(target=work, daemon=True).start()
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
     while True:
-        yield ready.get()
+        try:
+            yield ready.get(timeout=60)
+        except queue.Empty:
+            if not worker.is_alive():  # its traceback is on the terminal already
+                raise SystemExit("the thread that makes batches died") from None
 
 
 def heat_targets(keypoints: torch.Tensor, size: int, sigma: float = 2.0) -> torch.Tensor:
-    """Gaussian heatmaps (B, 17, size/4, size/4); the peak of cell q stands for pixel 4 q + 2, as the decoder reads it."""
+    """Gaussian heatmaps (B, 17, size/4, size/4); cell q stands for pixel 4 q + 2, as in decoding."""
     n = size // 4
     grid = torch.arange(n, dtype=torch.float32)
     centre = keypoints[..., :2] / 4 - 0.5
@@ -171,7 +163,7 @@ def tag_loss(tags: torch.Tensor, keypoints: torch.Tensor, families: torch.Tensor
         families: (B, P) colour families.
         kick: weight of the early target.
     """
-    b, _, h, w = tags.shape
+    _, _, h, w = tags.shape
     people = keypoints.shape[1]
     valid = keypoints[..., 2] > 0
     col = (keypoints[..., 0] / 4).long().clamp(0, w - 1)
@@ -229,14 +221,14 @@ def learning_rate(done: float, peak: float) -> float:
 
 
 @torch.no_grad()
-def validate(model: torch.nn.Module, pool: Pool, size: int = 384, count: int = 48) -> str:
+def validate(model: torch.nn.Module, scenes: list, size: int = 384, count: int = 48) -> str:
     """A line of figures on held-out scenes: how many joints have the right peak, how well tags tell people apart."""
     model.eval()
     rng = np.random.default_rng(7)
     hits = total = 0
     within, between = [], []
     for k in range(0, count, 8):
-        crops = [sample_crop(rng, pool.scenes[(k + j) % len(pool.scenes)], size, plain=True) for j in range(8)]
+        crops = [sample_crop(rng, scenes[(k + j) % len(scenes)], size, plain=True) for j in range(8)]
         batch = {key: torch.from_numpy(np.stack([c[key] for c in crops])) for key in crops[0]}
         y = model(((batch["image"].float() / 255 - MEAN) / STD).contiguous(memory_format=torch.channels_last)).numpy()
         for out, people in zip(y, batch["keypoints"].numpy()):
@@ -272,11 +264,12 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--float32", action="store_true", help="no bfloat16 autocast")
     parser.add_argument("--export", action="store_true", help="only write the weights so far as demo weights")
+    parser.add_argument("--pool", type=Path, default=POOL, help="folder of scenes and checkpoints")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
     torch.manual_seed(args.seed)
-    checkpoint = POOL / f"{args.model}.ckpt"
+    checkpoint = args.pool / f"{args.model}.ckpt"
     trainee, average = Trainee(args.model), Trainee(args.model)
     average.load_state_dict(trainee.state_dict())
     trainee.to(memory_format=torch.channels_last).train()
@@ -294,14 +287,15 @@ def main() -> int:
         path = network.save_npz(average.net, Path(__file__).resolve().parent / "weights" / f"{args.model}.npz")
         print(f"wrote {path} (average after {crops} crops)")
         return 0
-    held_out = Pool("scenes_1.npz")
-    pool = Pool("scenes_1?????.npz")
+    held_out = read_scenes(args.pool, f"scenes_{HELD_OUT_SEED}.npz")
+    scenes = read_scenes(args.pool, f"scenes_{POOL_SEED // 100_000}?????.npz")
+    print(f"{len(scenes)} scenes", flush=True)
 
     def save() -> None:
         part = checkpoint.with_suffix(".part")
         state = {"trainee": trainee, "average": average, "optimiser": optimiser}
         torch.save({**{k: v.state_dict() for k, v in state.items()}, "crops": crops}, part)
-        os.replace(part, checkpoint)
+        part.replace(checkpoint)
 
     stream, side = None, 0
     began = spoke = saved_at = time.time()
@@ -313,7 +307,7 @@ def main() -> int:
         if side != (args.late_size if late else args.size):
             side = args.late_size if late else args.size
             count = max(args.batch // 2, 1) if late else args.batch
-            stream = batches(pool, np.random.default_rng([args.seed, crops]), count, side)
+            stream = batches(scenes, np.random.default_rng([args.seed, crops]), count, side)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(done, args.lr)
         batch = next(stream)
@@ -337,7 +331,7 @@ def main() -> int:
         if now - spoke > 60:
             rate = (crops - first) / (now - began)
             figures = "  ".join(f"{k} {v:.3f}" for k, v in recent.items())
-            print(f"{crops} crops  {rate:.1f}/s  {len(pool.scenes)} scenes  {figures}", flush=True)
+            print(f"{crops} crops  {rate:.1f}/s  {figures}", flush=True)
             spoke = now
         if now - saved_at > 300:
             save()

@@ -17,7 +17,23 @@ import pycocotools
 import pycocotools.coco
 import pycocotools.cocoeval
 import pycocotools.mask
+import pytest
 import torch
+
+REPORT: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def parity_report() -> list[str]:
+    """Lines about what was compared and how it came out; they are printed after the tests."""
+    return REPORT
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Publishes the parity report, passed or failed."""
+    if REPORT:
+        terminalreporter.section("parity with mmpose 0.29.0")
+        terminalreporter.write_line("\n".join(REPORT))
 
 
 def pytest_configure(config) -> None:

@@ -1,4 +1,4 @@
-"""A small COCO-format folder, made from nothing, for the tests of `dataset` and `evaluate`."""
+"""What several test files share: a small COCO-format folder, made from nothing, and an exported network."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 import cv2
 import numpy as np
 import pytest
+
+from helpers import export
 
 # A standing person, arms down, in a box of 1 x 1, joints in COCO's order.
 STANDING = np.array(
@@ -66,3 +68,20 @@ def coco_root(tmp_path):
     ]
     write_coco(root, {10: "b.jpg", 3: "a.jpg", 7: "c.jpg", 25: "d.jpg"}, annotations)
     return root
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory) -> dict:
+    """Opset -> ONNX file of MobileNetv2 with random weights, compared with PyTorch at a small size only."""
+    folder = tmp_path_factory.mktemp("exported")
+    return {
+        opset: export.export("MobileNetv2", "random", opset, folder / f"{opset}.onnx", shapes=[(128, 192)], batches=[2])
+        for opset in export.OPSETS
+    }
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    """An empty folder for whatever is made from checkpoints."""
+    monkeypatch.setenv("MODEL_PATH", str(tmp_path / "models"))
+    return tmp_path / "models"

@@ -1,0 +1,61 @@
+"""The engines that run a network, one module each, behind one contract (`base`).
+
+    backend = backends.get("onnxruntime")
+    path = backend.build(onnx_path, BuildSpec("force_float32"))     # at once if nothing changed
+    with backend.load(path) as engine:
+        output = engine.run(batch)                                  # (N, 3, H, W) -> (N, 34, H/4, W/4)
+
+An engine's own library is imported when it is first needed, so asking for names costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from helpers import zoo
+from helpers.backends.base import Backend, BuildSpec, Engine, NotHere
+from helpers.errors import UsageError
+
+__all__ = ["Backend", "BuildSpec", "Engine", "get", "names", "overview"]
+
+# The module of each. A planned one counts: asking for it gets an answer, not a puzzle.
+_MODULES = {
+    "onnxruntime": "helpers.backends.onnxruntime",
+    "magicmind": "helpers.backends.magicmind",
+    "openvino": "helpers.backends.openvino",
+    "pytorch": "helpers.backends.pytorch",
+}
+
+
+def names() -> tuple[str, ...]:
+    """The names that `get` knows."""
+    return tuple(_MODULES)
+
+
+def get(name: str) -> Backend:
+    """A backend by name, whether or not it can run here (`is_available` tells).
+
+    Raises:
+        UsageError: there is none of that name; names the choices.
+    """
+    if name not in _MODULES:
+        raise UsageError(f"There is no backend {name!r}; {zoo.choices(name, _MODULES)}.")
+    try:
+        return importlib.import_module(_MODULES[name]).BACKEND
+    except ModuleNotFoundError as error:
+        if error.name != _MODULES[name]:
+            raise
+        return NotHere(name, "it is not part of this version yet; use onnxruntime")
+
+
+def overview() -> list[dict[str, str]]:
+    """One row per backend for a table: whether it can run here, its version or why not, what it builds."""
+    rows = []
+    for name in names():
+        backend = get(name)
+        available, reason = backend.is_available()
+        row = {"backend": name, "available": "yes" if available else "no"}
+        row["version, or why not"] = backend.version() if available else reason
+        row["builds"] = ", ".join(backend.precisions())
+        rows.append(row)
+    return rows

@@ -1,0 +1,345 @@
+"""The contract between the engines and the rest: what to build, how to run it, when a build can be used again.
+
+A backend fills in the few methods that differ (`_build`, `_load`, ...); checks, naming, reuse and sidecars are
+here, once.
+"""
+
+from __future__ import annotations
+
+import abc
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from helpers import paths, zoo
+from helpers.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    import os
+    from types import TracebackType
+
+    from typing_extensions import Protocol
+
+    class Calibration(Protocol):
+        """Pictures from which a backend learns the ranges of activations, for the qint precisions."""
+
+        def describe(self) -> dict[str, Any]:
+            """What decides the outcome, as JSON types: which pictures (by hash), how many, which method."""
+
+
+OUTPUT_CHANNELS = 2 * zoo.JOINTS
+STRIDE = 32  # height and width of an input must be multiples of the deepest feature map's stride
+SCALE = 4  # an output is a quarter of the input in height and width
+
+_FORMAT = 1  # to be counted up when builds change in a way that nothing else in the sidecar shows
+
+
+@dataclass(frozen=True)
+class BuildSpec:
+    """What is to be built.
+
+    Attributes:
+        precision: one of `zoo.PRECISIONS`.
+        batch_size: pictures in one run, if the shape is not dynamic.
+        dynamic_shape: whether batch, height and width are left open.
+        input_shape: (height, width) of the input, if the shape is not dynamic.
+        dim_range_min, dim_range_max: (N, 3, H, W) between which an engine that has to know (MagicMind) is told to
+            expect dynamic shapes; the others take anything.
+
+    Raises:
+        UsageError: on construction, if the parts make no sense, alone or together.
+    """
+
+    precision: str = "force_float32"
+    batch_size: int = 1
+    dynamic_shape: bool = True
+    input_shape: tuple[int, int] = (zoo.INPUT_SIZE, zoo.INPUT_SIZE)
+    dim_range_min: tuple[int, int, int, int] = (1, 3, 128, 128)
+    dim_range_max: tuple[int, int, int, int] = (64, 3, 2560, 2560)
+
+    def __post_init__(self) -> None:
+        """Checks everything, so that whoever gets a spec can rely on it."""
+        if self.precision not in zoo.PRECISIONS:
+            raise UsageError(
+                f"There is no precision {self.precision!r}; {zoo.choices(self.precision, zoo.PRECISIONS)}."
+            )
+        if not _are_counts([self.batch_size], 1):
+            raise UsageError(f"The batch size must be a whole number from 1, not {self.batch_size!r}.")
+        if not isinstance(self.dynamic_shape, bool):
+            raise UsageError(f"Whether the shape is dynamic must be True or False, not {self.dynamic_shape!r}.")
+        if not _are_counts(self.input_shape, 2) or any(side % STRIDE for side in self.input_shape):
+            raise UsageError(f"The input shape must be (height, width), multiples of {STRIDE}, not {self.input_shape}.")
+        least, most = self.dim_range_min, self.dim_range_max
+        ordered = _are_counts(least, 4) and _are_counts(most, 4) and all(a <= b for a, b in zip(least, most))
+        if not ordered or (least[1], most[1]) != (3, 3):
+            raise UsageError(f"The range of dimensions must be two of (N, 3, H, W), least first, not {least}, {most}.")
+        if self.dynamic_shape and self.batch_size > most[0]:
+            raise UsageError(
+                f"The batch size {self.batch_size} exceeds {most[0]}, the most in the range of dimensions."
+            )
+
+    def shapes(self) -> dict[str, Any]:
+        """The part of the spec that decides what shapes a built model takes, for its sidecar."""
+        if self.dynamic_shape:
+            return {"dim_range_min": self.dim_range_min, "dim_range_max": self.dim_range_max}
+        return {"batch_size": self.batch_size, "input_shape": self.input_shape}
+
+
+class Engine(abc.ABC):
+    """A loaded network, ready to run; as a context manager it is closed in the end.
+
+    Attributes:
+        name: the backend's.
+        precision: one of `zoo.PRECISIONS`.
+        dynamic_shape: whether it takes any batch, height and width.
+        batch_size, input_shape: the only batch and (height, width) it takes if not; None otherwise.
+    """
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        """Takes over what the sidecar of the built model says."""
+        shapes = facts["shapes"]
+        self.name: str = facts["backend"]
+        self.precision: str = facts["precision"]
+        self.dynamic_shape: bool = facts["dynamic_shape"]
+        self.batch_size: int | None = shapes.get("batch_size")
+        self.input_shape: tuple[int, int] | None = None if self.dynamic_shape else tuple(shapes["input_shape"])
+        self._closed = False
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """Runs the network.
+
+        Args:
+            batch: (N, 3, H, W) float32, normalised RGB (`preprocess.to_input`), H and W multiples of 32.
+
+        Returns:
+            (N, 34, H/4, W/4) float32: 17 heatmaps, then 17 tag maps.
+
+        Raises:
+            UsageError: this engine does not take such a batch, or it is closed.
+            DataError: the engine failed, or returned something else than such an output.
+        """
+        if self._closed:
+            raise UsageError(f"The {self.name} engine is closed; load it again.")
+        self._check(batch)
+        output = self._run(np.ascontiguousarray(batch))
+        count, _, height, width = batch.shape
+        wanted = (count, OUTPUT_CHANNELS, height // SCALE, width // SCALE)
+        if output.shape != wanted or output.dtype != np.float32:
+            raise DataError(
+                f"The {self.name} engine returned {_describe(output)} instead of {wanted} float32; build it again."
+            )
+        return output
+
+    def close(self) -> None:
+        """Gives memory and device back; `run` is over then."""
+        self._closed = True
+        self._close()
+
+    def __enter__(self) -> Engine:
+        """The engine itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes."""
+        self.close()
+
+    @abc.abstractmethod
+    def _run(self, batch: np.ndarray) -> np.ndarray:
+        """Runs a batch that was checked and is contiguous."""
+
+    @abc.abstractmethod
+    def _close(self) -> None:
+        """Lets go of what the engine holds; may be called twice."""
+
+    def _check(self, batch: np.ndarray) -> None:
+        if self.dynamic_shape:
+            wanted = f"(N, 3, H, W) float32, H and W multiples of {STRIDE}"
+            fits = (
+                batch.ndim == 4 and batch.shape[1] == 3 and batch.size and not any(n % STRIDE for n in batch.shape[2:])
+            )
+        else:
+            fixed = (self.batch_size, 3, *self.input_shape)
+            wanted = f"{fixed} float32, for which it was built"
+            fits = batch.shape == fixed
+        if not fits or batch.dtype != np.float32:
+            raise UsageError(f"The {self.name} engine takes {wanted}, not {_describe(batch)}.")
+
+
+class Backend(abc.ABC):
+    """An inference engine's library: whether it is here, what it can build, how to load that.
+
+    Attributes:
+        name: as `backends.get` knows it.
+        opset: of the ONNX file that it wants to build from.
+    """
+
+    name: str
+    opset = 17
+
+    @abc.abstractmethod
+    def is_available(self) -> tuple[bool, str]:
+        """Whether it can run here, and if not, why and what to do."""
+
+    @abc.abstractmethod
+    def version(self) -> str:
+        """The library's version; only if available."""
+
+    @abc.abstractmethod
+    def precisions(self) -> tuple[str, ...]:
+        """What it can build, of `zoo.PRECISIONS`."""
+
+    def build(self, onnx_path: str | os.PathLike[str], spec: BuildSpec, calibration: Calibration | None = None) -> Path:
+        """Turns an exported network into this engine's form, or finds the one built before.
+
+        A built model is used again only if everything that decides its content is the same, and if its bytes are
+        still those that were written.
+
+        Args:
+            onnx_path: a file made by `export.export`, with its sidecar.
+            spec: what to build.
+            calibration: pictures to calibrate with, for the qint precisions.
+
+        Returns:
+            The built model, named as in the sample (`paths.engine_file`); its sidecar lies beside it.
+
+        Raises:
+            UsageError: the backend is not available here, or cannot build that precision.
+            DataError: the ONNX file is missing, damaged or without sidecar; the build failed or cannot be written.
+        """
+        self.require(spec.precision)
+        onnx_path = Path(onnx_path)
+        source = exported(onnx_path)
+        decides = {
+            "backend": self.name,
+            "backend_version": self.version(),
+            "model": source["model"],
+            "weights": source["weights"],
+            "onnx_sha256": source["sha256"],
+            "precision": spec.precision,
+            "dynamic_shape": spec.dynamic_shape,
+            "shapes": spec.shapes(),
+            "calibration": None if calibration is None else calibration.describe(),
+            "format": _FORMAT,
+        }
+        path = paths.engine_file(
+            source["model"], source["weights"], self.name, spec.precision, spec.dynamic_shape, spec.batch_size
+        )
+        if not paths.is_current(path, decides):
+            start = time.perf_counter()
+            with paths.atomic_write(path) as part:
+                self._build(onnx_path, spec, calibration, part)
+            paths.write_sidecar(path, **decides, build_s=round(time.perf_counter() - start, 3))
+        return path
+
+    def load(self, path: str | os.PathLike[str], device_id: int = 0) -> Engine:
+        """Loads a built model.
+
+        Args:
+            path: what `build` returned.
+            device_id: number of the card; 0 on a CPU.
+
+        Raises:
+            UsageError: the backend is not available here, the model is another backend's, or there is no such device.
+            DataError: the file is missing, or not what its sidecar describes.
+        """
+        self.require()
+        path = Path(path)
+        if not path.is_file():
+            raise DataError(f"There is no built model {path}; build it first.")
+        facts = paths.read_sidecar(path)
+        if facts.get("backend") != self.name:
+            raise UsageError(f"{path} is no model of the {self.name} backend; build one with it.")
+        if facts.get("sha256") != paths.sha256(path):
+            raise DataError(f"{path} was changed or cut short since it was built; build it again.")
+        return self._load(path, facts, device_id)
+
+    @abc.abstractmethod
+    def _build(self, onnx_path: Path, spec: BuildSpec, calibration: Calibration | None, out: Path) -> None:
+        """Writes the built model to `out`, which exists and is empty."""
+
+    @abc.abstractmethod
+    def _load(self, path: Path, facts: dict[str, Any], device_id: int) -> Engine:
+        """Loads a file that was checked; `facts` is its sidecar."""
+
+    def require(self, precision: str | None = None) -> None:
+        """Makes sure that the backend can run here, and build a precision.
+
+        Raises:
+            UsageError: it cannot; says why, or what it can build.
+        """
+        available, reason = self.is_available()
+        if not available:
+            raise UsageError(f"The {self.name} backend is not available: {reason}.")
+        if precision is not None and precision not in self.precisions():
+            raise UsageError(
+                f"The {self.name} backend does not build {precision} in this version; "
+                f"use {' or '.join(self.precisions())}."
+            )
+
+
+class NotHere(Backend):
+    """Stands for a backend that is planned: it says so, and does nothing."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        """Keeps the answer to `is_available`."""
+        self.name = name
+        self._reason = reason
+
+    def is_available(self) -> tuple[bool, str]:
+        """Never, with the reason."""
+        return False, self._reason
+
+    def version(self) -> str:
+        """There is none."""
+        return ""
+
+    def precisions(self) -> tuple[str, ...]:
+        """It can build nothing."""
+        return ()
+
+    _build = _load = None  # out of reach: `build` and `load` ask `is_available` first
+
+
+def exported(path: Path) -> dict[str, Any]:
+    """What the sidecar of an exported network says, once the file is known to be the one it describes.
+
+    Args:
+        path: the ONNX file.
+
+    Returns:
+        Among others `model`, `weights` (the tag), `weights_sha256`, `weights_file`, `opset`, `sha256`.
+
+    Raises:
+        DataError: the file or its sidecar is missing, or they do not belong together.
+    """
+    if not path.is_file():
+        raise DataError(f"There is no exported network {path}; export it first.")
+    facts = paths.read_sidecar(path)
+    needed = {"model", "weights", "weights_sha256", "weights_file", "opset"}
+    if needed - set(facts) or facts.get("sha256") != paths.sha256(path):
+        raise DataError(f"{path} is not the file that {paths.sidecar(path).name} describes; export it again.")
+    return facts
+
+
+def only_cpu(name: str, device_id: int) -> None:
+    """Refuses any device but the CPU, number 0.
+
+    Raises:
+        UsageError: another device is asked for.
+    """
+    if device_id != 0:
+        raise UsageError(f"The {name} backend runs on the CPU, which is device 0; there is no device {device_id}.")
+
+
+def _are_counts(values: Any, length: int) -> bool:
+    """Whether these are so many whole numbers from 1 (True, which Python takes for 1, is none)."""
+    return len(values) == length and all(type(value) is int and value >= 1 for value in values)
+
+
+def _describe(array: np.ndarray) -> str:
+    return f"{tuple(array.shape)} {array.dtype}"

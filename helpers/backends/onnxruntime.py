@@ -1,0 +1,130 @@
+"""ONNX Runtime on the CPU: the default engine, which runs anywhere.
+
+Building runs the graph optimisations ahead of time, up to the level whose result does not depend on the machine;
+what does (memory layout) is done while loading. The built model is again an ONNX file, without the extension.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable
+
+import numpy as np
+
+from helpers.backends.base import Backend, BuildSpec, Engine, only_cpu
+from helpers.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from helpers.backends.base import Calibration
+
+_ERRORS_ONLY = 3  # ONNX Runtime's log level
+_PROVIDERS = ["CPUExecutionProvider"]
+
+
+class OnnxRuntimeBackend(Backend):
+    """Builds and loads models for ONNX Runtime's CPU kernels."""
+
+    name = "onnxruntime"
+
+    def is_available(self) -> tuple[bool, str]:
+        """Whether the `onnxruntime` package can be imported."""
+        try:
+            import onnxruntime  # noqa: F401
+        except ImportError as error:
+            return False, f"{error}; install onnxruntime"
+        return True, ""
+
+    def version(self) -> str:
+        """That of the `onnxruntime` package."""
+        import onnxruntime
+
+        return onnxruntime.__version__
+
+    def precisions(self) -> tuple[str, ...]:
+        """Those that have a recipe."""
+        return tuple(_RECIPES)
+
+    def _build(self, onnx_path: Path, spec: BuildSpec, calibration: Calibration | None, out: Path) -> None:
+        _RECIPES[spec.precision](onnx_path, spec, calibration, out)
+
+    def _load(self, path: Path, facts: dict[str, Any], device_id: int) -> Engine:
+        only_cpu(self.name, device_id)
+        options = _options()
+        options.intra_op_num_threads = _threads()
+        return OnnxRuntimeEngine(facts, _session(path, options))
+
+
+class OnnxRuntimeEngine(Engine):
+    """A session of ONNX Runtime."""
+
+    def __init__(self, facts: dict[str, Any], session: onnxruntime.InferenceSession) -> None:
+        """Takes over the session."""
+        super().__init__(facts)
+        self._session = session
+
+    def _run(self, batch: np.ndarray) -> np.ndarray:
+        try:
+            return self._session.run(None, {"input": batch})[0]
+        except Exception as error:
+            raise DataError(f"ONNX Runtime failed on {batch.shape}: {_first_line(error)}.") from error
+
+    def _close(self) -> None:
+        self._session = None
+
+
+def _force_float32(onnx_path: Path, spec: BuildSpec, calibration: Calibration | None, out: Path) -> None:
+    """The graph as it is, optimised; a static shape is written into it, so that it can be planned for."""
+    import onnxruntime
+
+    options = _options()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(out)
+    if not spec.dynamic_shape:
+        for axis, size in zip(("batch", "height", "width"), (spec.batch_size, *spec.input_shape)):
+            options.add_free_dimension_override_by_name(axis, size)
+    _session(onnx_path, options)
+
+
+# How each precision is built; what is not here cannot be.
+_RECIPES: dict[str, Callable[[Path, BuildSpec, Calibration | None, Path], None]] = {
+    "force_float32": _force_float32,
+}
+
+
+def _options() -> onnxruntime.SessionOptions:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    return options
+
+
+def _session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=_PROVIDERS)
+    except Exception as error:  # a dozen kinds, without a common ancestor
+        raise DataError(f"ONNX Runtime cannot read {path}: {_first_line(error)}.") from error
+
+
+def _threads() -> int:
+    """Threads per run: the variable `OMP_NUM_THREADS`, which torch and NumPy obey too; 0 is one per physical core.
+
+    Raises:
+        UsageError: the variable holds no number.
+    """
+    value = os.environ.get("OMP_NUM_THREADS") or "0"
+    if not value.isdigit():
+        raise UsageError(f"OMP_NUM_THREADS must be a whole number, not {value!r}.")
+    return int(value)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".")
+
+
+BACKEND = OnnxRuntimeBackend()

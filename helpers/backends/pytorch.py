@@ -1,0 +1,92 @@
+"""PyTorch on the CPU: the reference that the other engines are compared with; needs torch and mmpose.
+
+It runs mmpose's network as it is. A built model is the network's weights, in a file of tensors only.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from helpers import network, paths
+from helpers.backends.base import Backend, BuildSpec, Engine, exported, only_cpu
+from helpers.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
+
+    from helpers.backends.base import Calibration
+
+
+class PyTorchBackend(Backend):
+    """Runs the very network that was exported."""
+
+    name = "pytorch"
+
+    def is_available(self) -> tuple[bool, str]:
+        """Whether torch, mmcv and mmpose are installed."""
+        missing = [package for package in ("torch", "mmcv", "mmpose") if not importlib.util.find_spec(package)]
+        if missing:
+            return False, f"{', '.join(missing)} is not installed; see requirements.txt and requirements-mmpose.txt"
+        return True, ""
+
+    def version(self) -> str:
+        """That of torch."""
+        import torch
+
+        return str(torch.__version__)
+
+    def precisions(self) -> tuple[str, ...]:
+        """float32 only: it is the reference."""
+        return ("force_float32",)
+
+    def _build(self, onnx_path: Path, spec: BuildSpec, calibration: Calibration | None, out: Path) -> None:
+        """Saves the weights that the ONNX file was made from, if they are still what they were."""
+        import torch
+
+        facts = exported(onnx_path)
+        weights = facts["weights"] if facts["weights"] in paths.WEIGHTS else facts["weights_file"]
+        if network.weights_sha256(facts["model"], weights) != facts["weights_sha256"]:
+            raise DataError(f"The weights of {onnx_path} ({weights}) have changed since; export it again.")
+        state = network.load(facts["model"], weights).state_dict()
+        with out.open("wb") as file:  # given a name, torch refuses those that begin with a dot
+            torch.save(state, file)
+
+    def _load(self, path: Path, facts: dict[str, Any], device_id: int) -> Engine:
+        only_cpu(self.name, device_id)
+        return PyTorchEngine(facts, network.load(facts["model"], path))
+
+
+class PyTorchEngine(Engine):
+    """A torch module in eval mode."""
+
+    def __init__(self, facts: dict[str, Any], module: torch.nn.Module) -> None:
+        """Takes over the module."""
+        super().__init__(facts)
+        self._module = module
+
+    def _run(self, batch: np.ndarray) -> np.ndarray:
+        import torch
+
+        with torch.inference_mode():
+            return self._module(torch.from_numpy(batch)).numpy()
+
+    def _close(self) -> None:
+        self._module = None
+
+
+def engine_of(module: torch.nn.Module) -> Engine:
+    """An engine around a network that was not exported yet, for a look at it before the export.
+
+    Args:
+        module: from `network.load`.
+    """
+    return PyTorchEngine(
+        {"backend": "pytorch", "precision": "force_float32", "dynamic_shape": True, "shapes": {}}, module
+    )
+
+
+BACKEND = PyTorchBackend()

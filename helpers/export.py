@@ -1,0 +1,369 @@
+"""Network -> ONNX file, compared with PyTorch before anybody gets to see it.
+
+    path = export.export("MobileNetv2", "demo", opset=17)     # at once if nothing changed
+    for row in export.read_checks(path): print(row)
+
+Two opsets, because no one file suits all engines: MagicMind's parser takes opset 11 only, ONNX Runtime needs 13 or
+more for int8 weights with a scale per channel. Both files are checked alike, with ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import logging
+import os
+import time
+import warnings
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Iterator, Sequence
+
+import numpy as np
+
+from helpers import network, paths, zoo
+from helpers.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+OPSETS = (11, 17)  # MagicMind; the others
+INPUT, OUTPUT = "input", "output"
+
+# Height x width (not width x height): square, landscape, and a portrait of 512 across.
+CHECK_SHAPES = ((512, 512), (512, 704), (1024, 512))
+CHECK_BATCHES = (1, 3)
+TOLERANCE = 1e-3  # largest absolute error, as a share of the output's range
+
+_FORMAT = 1  # to be counted up when the exported graph changes for the same network
+_AXES = {
+    INPUT: {0: "batch", 2: "height", 3: "width"},
+    OUTPUT: {0: "batch", 2: "output_height", 3: "output_width"},  # a quarter of the input's: not the same symbols
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one half of the output, heatmaps or tags, is from PyTorch's.
+
+    Attributes:
+        max_abs: largest absolute error.
+        range: largest minus smallest value of PyTorch's output.
+        cosine: cosine of the angle between both outputs, as vectors; 1 if equal.
+    """
+
+    max_abs: float
+    range: float
+    cosine: float
+
+    @property
+    def relative(self) -> float:
+        """The largest error as a share of the range."""
+        return self.max_abs / self.range if self.range else float("inf") if self.max_abs else 0.0
+
+
+@dataclass(frozen=True)
+class CheckRow:
+    """One comparison with PyTorch.
+
+    Heatmaps and tags are judged each by its own range: tags span several units, heatmaps about one, so an error
+    that is nothing to the tags may be a person to the heatmaps.
+
+    Attributes:
+        opset: of the ONNX file.
+        batch, height, width: of the input.
+        heatmaps, tags: the halves of the output.
+        passed: whether both errors are within the tolerance.
+    """
+
+    opset: int
+    batch: int
+    height: int
+    width: int
+    heatmaps: Difference
+    tags: Difference
+    passed: bool
+
+    @property
+    def relative(self) -> float:
+        """The worse half's largest error as a share of its range."""
+        return max(self.heatmaps.relative, self.tags.relative)
+
+    def as_dict(self) -> dict[str, object]:
+        """One flat row for a table."""
+        row: dict[str, object] = {"opset": self.opset, "batch": self.batch}
+        row.update({"height": self.height, "width": self.width})
+        for half in ("heatmaps", "tags"):
+            row.update({f"{half} {k}": v for k, v in dataclasses.asdict(getattr(self, half)).items()})
+        row.update({"relative": self.relative, "passed": self.passed})
+        return row
+
+
+def export(
+    model: str,
+    weights: str | os.PathLike[str] = "demo",
+    opset: int = 17,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    shapes: Sequence[tuple[int, int]] = CHECK_SHAPES,
+    batches: Sequence[int] = CHECK_BATCHES,
+    force: bool = False,
+) -> Path:
+    """Makes the ONNX file of a network, or finds the one made before.
+
+    The file has input `input` (batch, 3, height, width) and output `output` (batch, 34, height/4, width/4), all
+    float32, batch, height and width free. A file is used again if its sidecar tells of the same weights, the same
+    versions of torch, onnx and mmpose and (at least) the same checks, and if it was not changed since. It
+    appears only after it has passed; a failed export leaves nothing behind.
+
+    Args:
+        model: name of a network in `zoo`.
+        weights: as in `network.load`.
+        opset: 11 or 17.
+        out: the file to write; by default `paths.onnx_file`.
+        shapes: (height, width) to compare at, see `verify`.
+        batches: batch sizes to compare at.
+        force: export even if the file can be used again.
+
+    Returns:
+        The file; its sidecar lies beside it.
+
+    Raises:
+        UsageError: unknown model, weights or opset, or `out` does not end in `.onnx`.
+        DataError: the weights do not fit, the exported graph is wrong or computes something else, or the file
+            cannot be written.
+    """
+    zoo.get(model)
+    if opset not in OPSETS:
+        raise UsageError(f"Opset {opset} is not supported; use 11 (for MagicMind) or 17 (for the others).")
+    tag = paths.weights_tag(weights)
+    path = paths.onnx_file(model, tag, opset) if out is None else Path(out)
+    if path.suffix != ".onnx":
+        raise UsageError(f"An exported network is called something.onnx, not {path.name}.")
+    decides = {
+        "model": model,
+        "weights": tag,
+        "weights_sha256": network.weights_sha256(model, weights),
+        "opset": opset,
+        "versions": {package: _version(package) for package in ("torch", "onnx", "mmpose")},
+        "format": _FORMAT,
+    }
+    if not force and paths.is_current(path, decides) and _covers(read_checks(path), shapes, batches):
+        return path
+
+    start = time.perf_counter()
+    module = network.load(model, weights)
+    with paths.atomic_write(path) as part:
+        _write(module, part, opset)
+        _check_graph(part, opset, path.name)
+        rows = _verify(part, module, shapes, batches, TOLERANCE, path.name)
+    file = network.weights_file(model, weights)
+    paths.write_sidecar(
+        path,
+        **decides,
+        weights_file=None if file is None else str(file.resolve()),
+        checked=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        checks=[dataclasses.asdict(row) for row in rows],
+        export_s=round(time.perf_counter() - start, 3),
+    )
+    return path
+
+
+def read_checks(path: str | os.PathLike[str]) -> list[CheckRow]:
+    """The comparisons that an exported file has passed, from its sidecar.
+
+    Raises:
+        DataError: the sidecar is missing or damaged.
+    """
+    try:
+        return [
+            CheckRow(**{**row, "heatmaps": Difference(**row["heatmaps"]), "tags": Difference(**row["tags"])})
+            for row in paths.read_sidecar(path)["checks"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{paths.sidecar(path)} is damaged; export {Path(path).name} again.") from error
+
+
+def verify(
+    onnx_path: str | os.PathLike[str],
+    module: torch.nn.Module,
+    shapes: Sequence[tuple[int, int]] = CHECK_SHAPES,
+    batches: Sequence[int] = CHECK_BATCHES,
+    tolerance: float = TOLERANCE,
+) -> list[CheckRow]:
+    """Compares an ONNX file, run by ONNX Runtime, with the network it was made from.
+
+    Args:
+        onnx_path: the file.
+        module: the network, in eval mode.
+        shapes: (height, width) of the inputs, multiples of 32: (1024, 512) is a portrait.
+        batches: each shape is tried with each of these batch sizes, on seeded input like pictures.
+        tolerance: largest absolute error allowed, as a share of the range of the heatmaps or of the tags.
+
+    Returns:
+        One row per shape and batch; all have passed.
+
+    Raises:
+        DataError: an error exceeds the tolerance, an output is not finite, or ONNX Runtime cannot run the file.
+    """
+    path = Path(onnx_path)
+    return _verify(path, module, shapes, batches, tolerance, path.name)
+
+
+def _verify(
+    path: Path,
+    module: torch.nn.Module,
+    shapes: Sequence[tuple[int, int]],
+    batches: Sequence[int],
+    tolerance: float,
+    name: str,
+) -> list[CheckRow]:
+    """`verify`, with the name by which messages call a file that does not have its final one yet."""
+    import onnx
+    import onnxruntime
+    import torch
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    rows = []
+    try:
+        opset = _opset(onnx.load(str(path)))
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        for height, width in shapes:
+            for batch in batches:
+                images = network.picture_like(batch, height, width, seed=height * width + batch)
+                [found] = session.run([OUTPUT], {INPUT: images})
+                with torch.inference_mode():
+                    wanted = module(torch.from_numpy(images)).numpy()
+                rows.append(_compare(found, wanted, opset, (batch, height, width), tolerance))
+    except Exception as error:  # protobuf and ONNX Runtime have a dozen kinds, without a common ancestor
+        raise DataError(f"{name} does not run in ONNX Runtime: {_first_line(error)}.") from error
+    for row in rows:
+        if not row.passed:
+            raise DataError(
+                f"{name} does not compute what PyTorch does: at {row.batch}x3x{row.height}x{row.width} the largest "
+                f"error is {row.heatmaps.relative:.2g} of the heatmaps' range and {row.tags.relative:.2g} of the "
+                f"tags' ({tolerance:g} is allowed); export it again."
+            )
+    return rows
+
+
+def _compare(
+    found: np.ndarray, wanted: np.ndarray, opset: int, shape: tuple[int, int, int], tolerance: float
+) -> CheckRow:
+    """Judges one output (N, 34, h, w) float32 by PyTorch's."""
+    heatmaps, tags = (
+        _difference(found[:, half], wanted[:, half]) for half in (slice(zoo.JOINTS), slice(zoo.JOINTS, None))
+    )
+    passed = all(half.max_abs <= tolerance * half.range for half in (heatmaps, tags))  # not so for NaN
+    return CheckRow(opset, *shape, heatmaps=heatmaps, tags=tags, passed=passed)
+
+
+def _difference(found: np.ndarray, wanted: np.ndarray) -> Difference:
+    a, b = found.astype(np.float64).ravel(), wanted.astype(np.float64).ravel()
+    lengths = np.linalg.norm(a) * np.linalg.norm(b)
+    return Difference(
+        max_abs=float(np.abs(a - b).max()),
+        range=float(np.ptp(b)),
+        cosine=float(a @ b / lengths) if lengths else 1.0,
+    )
+
+
+def _covers(rows: list[CheckRow], shapes: Sequence[tuple[int, int]], batches: Sequence[int]) -> bool:
+    done = {(row.batch, row.height, row.width) for row in rows}
+    return done >= {(batch, height, width) for height, width in shapes for batch in batches}
+
+
+def _write(module: torch.nn.Module, path: Path, opset: int) -> None:
+    """Traces the network into an ONNX file.
+
+    With torch's older exporter: its successor (`dynamo=True`) writes opset 18 whatever it is asked for.
+    """
+    import torch
+
+    example = torch.zeros(1, 3, 4 * network.STRIDE, 4 * network.STRIDE)  # the trace does not depend on its size
+    with _silence(), torch.inference_mode():
+        torch.onnx.export(
+            module,
+            (example,),
+            str(path),
+            opset_version=opset,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_axes=_AXES,
+            dynamo=False,
+        )
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keeps the exporter's remarks on its own age and on constant folding out of notebooks."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _check_graph(path: Path, opset: int, name: str) -> None:
+    """Checks what can be checked without running: opset, validity, shapes.
+
+    Shape inference is run twice. As the file is, to see that batch, height and width stayed free; and for one
+    odd input size with the declared output removed, to see that the graph itself arrives at a quarter of it.
+    """
+    import onnx
+    from onnx.shape_inference import infer_shapes
+
+    try:
+        document = onnx.load(str(path))
+        onnx.checker.check_model(document, full_check=True)
+        free = infer_shapes(document, check_type=True, strict_mode=True, data_prop=True)
+        sized = onnx.ModelProto()
+        sized.CopyFrom(document)
+        for axis, size in enumerate((2, 3, 512, 704)):
+            sized.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = size
+        for dim in sized.graph.output[0].type.tensor_type.shape.dim:
+            dim.Clear()
+        sized = infer_shapes(sized, check_type=True, strict_mode=True, data_prop=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise DataError(f"{name} is no valid ONNX graph: {_first_line(error)}") from error
+    _expect(name, "opset", _opset(document), opset)
+    _expect(name, "inputs and outputs", [v.name for v in (*free.graph.input, *free.graph.output)], [INPUT, OUTPUT])
+    _expect(name, "free input", _dims(free.graph.input[0]), ["batch", 3, "height", "width"])
+    channels = 2 * zoo.JOINTS
+    _expect(name, "free output", _dims(free.graph.output[0]), ["batch", channels, "output_height", "output_width"])
+    _expect(name, "output for 2x3x512x704", _dims(sized.graph.output[0]), [2, channels, 128, 176])
+
+
+def _expect(name: str, what: str, found: object, wanted: object) -> None:
+    if found != wanted:
+        raise DataError(f"{name} has the wrong {what}: {found}, not {wanted}; the exporter has changed.")
+
+
+def _opset(document: onnx.ModelProto) -> int:
+    """The version of ONNX's own operators."""
+    return next(entry.version for entry in document.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def _dims(value: onnx.ValueInfoProto) -> list[int | str]:
+    """Sizes and, where free, names of a tensor's dimensions."""
+    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # building the network will say what to do
+        return None

@@ -1,0 +1,395 @@
+"""Zoo entry + weights -> `torch.nn.Module`: mmpose's own networks, without the rest of mmpose.
+
+    module = network.load("MobileNetv2", "demo")          # eval mode
+    output = module(batch)                                # (N, 3, H, W) -> (N, 34, H/4, W/4), float32
+
+This is the only room that imports mmpose, and it does so (as torch) when first asked for a network, so that
+importing the room costs nothing. A network is the backbone and the keypoint head of mmpose's own configuration,
+which the wheel carries along; losses, detectors and data pipelines stay out of the way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import importlib.util
+import os
+import re
+import sys
+import types
+import warnings
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Iterator, Mapping
+
+import numpy as np
+
+from helpers import paths, zoo
+from helpers.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+STRIDE = 32  # height and width of the input must be multiples of the deepest feature map's stride
+
+_CONFIGS = ".mim/configs/body/2d_kpt_sview_rgb_img/associative_embedding/coco"  # inside the wheel
+_RANDOM_RECIPE = "random weights, recipe 1, seed 0"  # to be counted up when `_randomise` changes
+_PATCHES = {2: 0.1, 8: 0.3, 32: 0.55, 128: 0.773}  # pixels: strength; their squares add up to 1
+_HEATMAP_STD, _TAG_STD = 0.03, 1.0  # of random weights: few samples above the detection threshold of 0.1
+
+
+# --------------------------------------------------------------------------------------------- networks
+
+
+def build(model: str) -> torch.nn.Module:
+    """Builds a network from mmpose's configuration, with whatever weights torch starts it with.
+
+    Args:
+        model: name of a network in `zoo`.
+
+    Returns:
+        A module in train mode, (N, 3, H, W) -> (N, 34, H/4, W/4) float32: 17 heatmaps, then 17 tag maps. H and W
+        are multiples of 32. Its keys are those of the official checkpoints, `backbone.*` and `keypoint_head.*`.
+
+    Raises:
+        UsageError: there is no such network, or mmpose is not installed.
+    """
+    config_name = zoo.get(model).config
+    try:
+        with warnings.catch_warnings(), _torchvision_placeholder():
+            warnings.simplefilter("ignore")  # mmcv 1.x and mmpose 0.x announce their successors
+            import mmpose
+            from mmcv import Config
+            from mmpose.models.builder import build_backbone, build_head
+
+            config = Config.fromfile(str(Path(mmpose.__file__).parent / _CONFIGS / config_name)).model
+            return _assemble(build_backbone(config.backbone), build_head(config.keypoint_head))
+    except ImportError as error:
+        raise UsageError(
+            f"Networks need torch and mmpose ({error}); install requirements.txt and requirements-mmpose.txt."
+        ) from error
+
+
+def load(model: str, weights: str | os.PathLike[str] = "demo") -> torch.nn.Module:
+    """A network with weights, ready to run.
+
+    Args:
+        model: name of a network in `zoo`.
+        weights: `demo` (shipped, trained on rendered people), `official` (trained on COCO by mmpose's authors,
+            to be downloaded), `random` (seeded: real speed, no sense), or a file: .npz as `save_npz` writes it,
+            or anything that `torch.load` reads, such as a checkpoint of mmpose's training.
+
+    Returns:
+        The module of `build`, in eval mode.
+
+    Raises:
+        UsageError: there is no such network, or no such weights.
+        DataError: the file is missing, damaged, of another network, or holds more than tensors and plain data.
+    """
+    module = build(model)
+    path = weights_file(model, weights)
+    if path is None:
+        _randomise(module)
+    else:
+        _fill(module, _read_state(path), model, path)
+    return module.eval()
+
+
+def picture_like(batch: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Seeded input with the statistics of normalised pictures, for checks and for fitting random weights.
+
+    White noise would not do: a network that averages neighbours sees next to nothing in it. Patches from 2x2 to
+    128x128, the larger the stronger, have edges and flat regions as pictures have.
+
+    Args:
+        batch: number of pictures.
+        height, width: pixels.
+        seed: another seed, other pictures.
+
+    Returns:
+        (batch, 3, height, width) float32, mean 0 and standard deviation 1 over many pictures.
+    """
+    random = np.random.default_rng(seed)
+    images = np.zeros((batch, 3, height, width), np.float32)
+    for size, strength in _PATCHES.items():
+        patches = random.standard_normal((batch, 3, -(-height // size), -(-width // size)), dtype=np.float32)
+        images += strength * patches.repeat(size, axis=2).repeat(size, axis=3)[:, :, :height, :width]
+    return images
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a network is.
+
+    Attributes:
+        parameters: number of trained values.
+        gflops: billions of floating-point operations of its (transposed) convolutions for one 512x512 picture,
+            two per multiply-add; the rest (normalisation, additions, enlarging) is below 1 %.
+    """
+
+    parameters: int
+    gflops: float
+
+
+def describe(module: torch.nn.Module) -> Size:
+    """Counts parameters and operations of a network; nothing is computed for it."""
+    import torch
+
+    twin = copy.deepcopy(module).to("meta").eval()  # tensors with shapes and no content
+    operations = []
+
+    def count(layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        # Each weight is used once per position of the map that the kernel walks over.
+        walked = inputs[0] if isinstance(layer, torch.nn.ConvTranspose2d) else output
+        operations.append(2 * layer.weight.numel() * walked.shape[-2] * walked.shape[-1])
+
+    for layer in twin.modules():
+        if isinstance(layer, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)):
+            layer.register_forward_hook(count)
+    with torch.inference_mode():
+        twin(torch.empty(1, 3, zoo.INPUT_SIZE, zoo.INPUT_SIZE, device="meta"))
+    return Size(sum(p.numel() for p in module.parameters()), sum(operations) / 1e9)
+
+
+# ---------------------------------------------------------------------------------------------- weights
+
+
+def weights_file(model: str, weights: str | os.PathLike[str]) -> Path | None:
+    """The file that some weights of a network come from; None for `random`.
+
+    Args:
+        model: name of a network in `zoo`.
+        weights: as in `load`.
+
+    Raises:
+        UsageError: there is no such network, or `weights` looks neither like a file nor like one of the words.
+        DataError: the file is not there, or it is not the official checkpoint that it is called.
+    """
+    network = zoo.get(model)
+    if weights == "random":
+        return None
+    if weights == "demo":
+        path = paths.demo_weights(model)
+        if not path.is_file():
+            raise DataError(f"There are no demo weights for {model} ({path}); use official or random weights.")
+    elif weights == "official":
+        path = paths.checkpoint(network.checkpoint_url)
+        if not path.is_file():
+            raise DataError(
+                f"The official weights of {model} are not at {path}; download {network.checkpoint_url} on a "
+                "machine with internet and copy the file there, or use demo or random weights."
+            )
+        found = paths.sha256(path)
+        if not found.startswith(network.sha256_prefix):
+            raise DataError(
+                f"{path} is not the official checkpoint of {model}: its SHA-256 begins with {found[:8]}, "
+                f"not {network.sha256_prefix}; download it again."
+            )
+    else:
+        paths.weights_tag(weights)  # says what is wrong with it, if anything is
+        path = Path(weights)
+    return path
+
+
+def weights_sha256(model: str, weights: str | os.PathLike[str]) -> str:
+    """What identifies some weights: the SHA-256 of their file; for `random`, of the recipe.
+
+    The same random weights may differ in the last bits between two machines, as sums do; that matters to nobody.
+
+    Raises:
+        UsageError, DataError: as `weights_file`.
+    """
+    path = weights_file(model, weights)
+    return hashlib.sha256(_RANDOM_RECIPE.encode()).hexdigest() if path is None else paths.sha256(path)
+
+
+def save_npz(module_or_state: torch.nn.Module | Mapping[str, torch.Tensor], path: str | os.PathLike[str]) -> Path:
+    """Writes weights as float16 arrays by key: half the size, and readable without torch or unpickling.
+
+    float16 and not int8, although int8 would be smaller: weights that already lie on an int8 grid would make
+    quantisation look lossless later on. BatchNorm's batch counters are left out; nothing needs them.
+
+    Args:
+        module_or_state: a network, or its `state_dict()`.
+        path: the file to write; ends in `.npz`.
+
+    Returns:
+        `path`.
+
+    Raises:
+        UsageError: `path` does not end in `.npz`.
+        DataError: a weight is not finite or too large for float16, or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise UsageError(f"Weights are saved as .npz, not as {path.name}.")
+    state = module_or_state if isinstance(module_or_state, Mapping) else module_or_state.state_dict()
+    arrays = {}
+    for key, value in state.items():
+        if _is_counter(key):
+            continue
+        with np.errstate(over="ignore"):  # reported below
+            arrays[key] = value.detach().cpu().numpy().astype(np.float16)
+        if not np.isfinite(arrays[key]).all():
+            raise DataError(f"{path} cannot be written: {key} holds values that float16 has no room for.")
+    with paths.atomic_write(path) as part:
+        np.savez_compressed(part, **arrays)
+    return path
+
+
+# -------------------------------------------------------------------------------------- parts of `build`
+
+
+@contextlib.contextmanager
+def _torchvision_placeholder() -> Iterator[None]:
+    """Lets mmcv's `import torchvision` succeed while mmpose is imported, and leaves no trace.
+
+    mmcv 1.7 wants it for nothing but the list of torchvision's downloads. An empty module that stayed behind
+    would make other libraries believe that torchvision is installed.
+    """
+    if "torchvision" in sys.modules or importlib.util.find_spec("torchvision") is not None:
+        yield
+        return
+    sys.modules["torchvision"] = types.ModuleType("torchvision")
+    try:
+        yield
+    finally:
+        del sys.modules["torchvision"]
+
+
+def _assemble(backbone: torch.nn.Module, keypoint_head: torch.nn.Module) -> torch.nn.Module:
+    """Backbone and head as one module with one tensor as its output, as every engine wants it."""
+    import torch
+
+    class BottomUpNetwork(torch.nn.Module):
+        """Picture -> 17 heatmaps and 17 tag maps at a quarter of its size."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = backbone
+            self.keypoint_head = keypoint_head
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            """(N, 3, H, W) float32 -> (N, 34, H/4, W/4) float32."""
+            [output] = self.keypoint_head(self.backbone(images))  # a list, for networks of several resolutions
+            return output
+
+    return BottomUpNetwork()
+
+
+# --------------------------------------------------------------------------------------- parts of `load`
+
+
+def _randomise(module: torch.nn.Module) -> None:
+    """Fills a network with seeded weights under which signals neither die nor explode.
+
+    He et al. 2015's initialisation; BatchNorm statistics taken from one batch of picture-like input, as if
+    trained; and the last convolution scaled so that heatmaps vary by 0.03 about 0 and tags by 1, channel by
+    channel: decoding then has a little to do, not a million candidates.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(0)  # torch's global one stays as it is
+    norms = [layer for layer in module.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    for layer in module.modules():
+        if isinstance(layer, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)):
+            torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+            if layer.bias is not None:
+                torch.nn.init.zeros_(layer.bias)
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_parameters()
+        norm.momentum = None  # the plain mean over all batches, of which there is one
+    images = torch.from_numpy(picture_like(4, 256, 256))
+    with torch.no_grad():
+        module.train()(images)
+        for norm, momentum in zip(norms, momenta):
+            norm.momentum = momentum
+        output = module.eval()(images)
+        last = module.keypoint_head.final_layer
+        wanted = torch.tensor([_HEATMAP_STD] * zoo.JOINTS + [_TAG_STD] * zoo.JOINTS)
+        factor = wanted / output.std(dim=(0, 2, 3))
+        last.weight.mul_(factor[:, None, None, None])
+        last.bias.copy_(-output.mean(dim=(0, 2, 3)) * factor)
+
+
+def _fill(module: torch.nn.Module, state: Mapping[str, torch.Tensor], model: str, path: Path) -> None:
+    """Copies weights into a network if every key and every shape fits.
+
+    BatchNorm's batch counters may be absent: checkpoints of torch < 0.4.1 have none, `save_npz` writes none, and
+    only training reads them.
+    """
+    own = module.state_dict()
+    faults = {
+        "missing": [key for key in own if key not in state and not _is_counter(key)],
+        "unexpected": [key for key in state if key not in own],
+        "of another shape": [
+            f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+            for key in own
+            if key in state and state[key].shape != own[key].shape
+        ],
+    }
+    if any(faults.values()):
+        told = "; ".join(
+            f"{len(keys)} {what}: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}"
+            for what, keys in faults.items()
+            if keys
+        )
+        raise DataError(f"{path} does not fit {model} ({told}); is this a checkpoint of another network?")
+    module.load_state_dict(state, strict=False)
+
+
+def _is_counter(key: str) -> bool:
+    return key.endswith("num_batches_tracked")
+
+
+def _read_state(path: Path) -> dict[str, torch.Tensor]:
+    """Weights by key from an .npz or a torch file; nothing in either is executed."""
+    return _read_npz(path) if path.suffix == ".npz" else _read_torch(path)
+
+
+def _read_npz(path: Path) -> dict[str, torch.Tensor]:
+    import torch
+
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: torch.from_numpy(archive[key].astype(np.float32)) for key in archive.files}
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} is no readable .npz of weights (cut short?); copy or make it again.") from error
+
+
+def _read_torch(path: Path) -> dict[str, torch.Tensor]:
+    """Reads a torch file with the loader that knows tensors and plain data only.
+
+    Checkpoints of mmcv's runner carry a `meta` dictionary beside the `state_dict`: strings, numbers, dictionaries,
+    which that loader reads, and sometimes a NumPy number such as the best score, which it has to be allowed.
+    """
+    import torch
+
+    try:
+        with torch.serialization.safe_globals(_numpy_numbers()):
+            document = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file makes torch raise nearly anything
+        foreign = re.search(r"\bGLOBAL ([\w.]+)", str(error))  # the pickle instruction that names a function or class
+        if foreign:
+            raise DataError(
+                f"{path} holds {foreign.group(1)}, which could run code when loaded; only checkpoints of tensors "
+                "and plain data are read."
+            ) from error
+        raise DataError(
+            f"{path} is no readable checkpoint (cut short, or no torch file?); copy or download it again."
+        ) from error
+    state = document.get("state_dict", document) if isinstance(document, dict) else None
+    if not isinstance(state, dict) or not state or not all(torch.is_tensor(value) for value in state.values()):
+        raise DataError(f"{path} is no checkpoint: it has no `state_dict` of tensors.")
+    return state
+
+
+def _numpy_numbers() -> list:
+    """What unpickling a NumPy number calls: a constructor from dtype and bytes, under its old and new name."""
+    make = np.float64(0).__reduce__()[0]
+    dtypes = [type(np.dtype(name)) for name in ("f8", "f4", "i8", "i4", "bool")]
+    return [(make, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")] + [np.dtype, *dtypes]

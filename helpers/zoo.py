@@ -1,0 +1,150 @@
+"""The three networks: where each comes from and what was published about it. A table, no logic.
+
+network = zoo.get("HRNet")
+network.published["force_float32"].ap              # 65.42
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass
+from typing import Iterable, Mapping
+
+from helpers.errors import UsageError
+
+INPUT_SIZE = 512  # pixels of the input's short side, for which all three were trained
+JOINTS = 17  # COCO's; each network returns so many heatmaps, then as many tag maps
+
+PRECISIONS = (
+    "force_float32",
+    "force_float16",
+    "qint8_mixed_float16",
+    "qint8_mixed_float32",
+    "qint16_mixed_float16",
+    "qint16_mixed_float32",
+)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A published result on COCO val2017: 5000 images, batch 1, flip test, variable height and width.
+
+    Attributes:
+        ap: average precision, percent.
+        ar: average recall, percent.
+    """
+
+    ap: float
+    ar: float
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network of MMPose 0.x's bottom-up zoo.
+
+    Attributes:
+        name: what `--model` and `MMPOSE_MODEL_NAME` say.
+        config: file name of its configuration inside the mmpose wheel.
+        checkpoint_url: where its trained weights can be had.
+        sha256_prefix: the first hex digits of that file's SHA-256, as its publishers put them into its name.
+        params_m: parameters, millions.
+        gflops: floating-point operations for one 512x512 picture, billions; two per multiply-add.
+        published: precision -> accuracy on an MLU370 in the sample that this project re-implements.
+    """
+
+    name: str
+    config: str
+    checkpoint_url: str
+    sha256_prefix: str
+    params_m: float
+    gflops: float
+    published: Mapping[str, Accuracy]
+
+
+_CHECKPOINTS = "https://download.openmmlab.com/mmpose/bottom_up"
+
+NETWORKS = {
+    network.name: network
+    for network in (
+        Network(
+            name="HRNet",
+            config="hrnet_w32_coco_512x512.py",
+            checkpoint_url=f"{_CHECKPOINTS}/hrnet_w32_coco_512x512-bcb8c247_20200816.pth",
+            sha256_prefix="bcb8c247",
+            params_m=28.54,
+            gflops=81.6,
+            published={
+                "force_float32": Accuracy(65.42, 70.99),
+                "force_float16": Accuracy(65.37, 70.95),
+                "qint8_mixed_float16": Accuracy(62.49, 68.65),
+            },
+        ),
+        Network(
+            name="ResNet50",
+            config="res50_coco_512x512.py",
+            checkpoint_url=f"{_CHECKPOINTS}/res50_coco_512x512-5521bead_20200816.pth",
+            sha256_prefix="5521bead",
+            params_m=34.00,
+            gflops=58.0,
+            published={
+                "force_float32": Accuracy(46.78, 55.30),
+                "force_float16": Accuracy(46.60, 55.30),
+                "qint8_mixed_float16": Accuracy(45.61, 54.21),
+            },
+        ),
+        Network(
+            name="MobileNetv2",
+            config="mobilenetv2_coco_512x512.py",
+            checkpoint_url=f"{_CHECKPOINTS}/mobilenetv2_coco_512x512-4d96e309_20200816.pth",
+            sha256_prefix="4d96e309",
+            params_m=9.57,
+            gflops=16.8,
+            published={
+                "force_float32": Accuracy(38.13, 47.40),
+                "force_float16": Accuracy(37.98, 47.29),
+                "qint8_mixed_float16": Accuracy(37.83, 47.34),
+            },
+        ),
+    )
+}
+
+
+def get(name: str) -> Network:
+    """The network of that name.
+
+    Args:
+        name: `HRNet`, `ResNet50` or `MobileNetv2`, written so.
+
+    Raises:
+        UsageError: there is none; names the choices.
+    """
+    if name not in NETWORKS:
+        raise UsageError(f"There is no model {name!r}; {choices(name, NETWORKS)}.")
+    return NETWORKS[name]
+
+
+def default_name() -> str:
+    """The network to use when none is asked for: what the variable `MMPOSE_MODEL_NAME` says, else MobileNetv2.
+
+    Raises:
+        UsageError: the variable names a network that there is not.
+    """
+    name = os.environ.get("MMPOSE_MODEL_NAME") or "MobileNetv2"
+    if name not in NETWORKS:
+        raise UsageError(f"MMPOSE_MODEL_NAME is {name!r}, which is no model; {choices(name, NETWORKS)}.")
+    return name
+
+
+def choices(wrong: str, right: Iterable[str]) -> str:
+    """The end of an error message: 'did you mean HRNet? (the choices are ...)'.
+
+    Args:
+        wrong: what was asked for.
+        right: what could have been.
+    """
+    right = list(right)
+    folded = {name.lower(): name for name in right}
+    close = difflib.get_close_matches(str(wrong).lower(), folded, n=1)
+    listed = ", ".join(right)
+    return f"did you mean {folded[close[0]]}? (choices: {listed})" if close else f"choose one of {listed}"

@@ -1,0 +1,217 @@
+"""The decoder by itself: a person is found where it was drawn, and wrong input is refused in one sentence."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from helpers.decode import (
+    FLIP_INDEX,
+    DecodeConfig,
+    adjust_joints,
+    align_maps,
+    decode_poses,
+    fill_missing_joints,
+    find_peaks,
+    group_peaks,
+    to_image,
+)
+from helpers.errors import DataError, UsageError
+
+HEIGHT, WIDTH = 32, 48
+MIRROR_ORDER = [*FLIP_INDEX, *(17 + joint for joint in FLIP_INDEX)]
+
+
+def draw(people: dict[float, np.ndarray]) -> np.ndarray:
+    """(34, 32, 48) output of people given as tag -> (17, 2) x and y in samples; NaN: joint not shown."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    output = np.zeros((34, HEIGHT, WIDTH), dtype=np.float32)
+    for tag, joints in people.items():
+        for joint, (x, y) in enumerate(joints):
+            if np.isfinite(x):
+                distance = (columns - x) ** 2 + (rows - y) ** 2
+                output[joint] = np.maximum(output[joint], 0.9 * np.exp(-distance / 8))
+                output[17 + joint][distance < 16] = tag
+    return output
+
+
+def mirror(output: np.ndarray) -> np.ndarray:
+    """What a perfect network would give for the mirror image."""
+    return output[MIRROR_ORDER, :, ::-1]
+
+
+def standing(x: float, y: float) -> np.ndarray:
+    """(17, 2) joints of somebody spread around (x, y), in samples."""
+    steps = np.random.default_rng(0).uniform(-5, 5, (17, 2))
+    return np.array([x, y]) + steps
+
+
+def transform(width: int = WIDTH, height: int = HEIGHT) -> SimpleNamespace:
+    """The original image is twice the network's input."""
+    return SimpleNamespace(
+        base_size=(4 * width, 4 * height),
+        center=np.array([4.0 * width, 4.0 * height]),
+        scale=np.array([8 * width, 8 * height]) / 200,
+    )
+
+
+def in_image(joints: np.ndarray) -> np.ndarray:
+    """Samples -> pixels of the original image; a sample's centre is the corner of four pixels of the input."""
+    return (4 * joints + 2) * 2
+
+
+@pytest.mark.parametrize("flip_test", [False, True])
+def test_people_are_found_where_they_stand(flip_test):
+    truth = {0.0: standing(12, 15), 5.0: standing(34, 16)}
+    output = draw(truth)
+    poses = decode_poses(output, mirror(output) if flip_test else None, transform())
+    assert len(poses) == 2
+    assert poses.tags.shape == (2, 2 if flip_test else 1)
+    for tag, joints in truth.items():
+        person = int(np.abs(poses.tags[:, 0] - tag).argmin())
+        np.testing.assert_allclose(poses.keypoints[person, :, :2], in_image(joints), atol=2.5)
+        np.testing.assert_allclose(poses.keypoints[person, :, 2], 0.9, atol=0.06)
+        assert poses.scores[person] == pytest.approx(0.9, abs=0.06)
+
+
+def test_mirror_image_counts_half():
+    output = draw({1.0: standing(20, 16)})
+    silent = np.zeros_like(output)
+    poses = decode_poses(output, silent, transform())
+    np.testing.assert_allclose(poses.keypoints[0, :, 2], 0.45, atol=0.03)
+
+
+def test_types_and_shapes():
+    poses = decode_poses(draw({1.0: standing(20, 16)}), None, transform())
+    assert poses.keypoints.shape == (1, 17, 3)
+    assert poses.scores.shape == (1,)
+    assert {array.dtype for array in (poses.keypoints, poses.scores, poses.tags)} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("heat", [0.0, 0.09, -1.0])
+def test_nobody(heat):
+    output = np.full((34, HEIGHT, WIDTH), heat, dtype=np.float32)
+    poses = decode_poses(output, output, transform())
+    assert len(poses) == 0
+    assert poses.keypoints.shape == (0, 17, 3)
+    assert poses.scores.shape == (0,)
+    assert poses.tags.shape == (0, 2)
+
+
+def test_missing_joint_is_put_at_the_likeliest_place():
+    joints = standing(20, 16)
+    wrist = joints[9].copy()
+    joints[9] = np.nan
+    output = draw({1.0: joints})
+    faint = draw({1.0: np.where(np.arange(17)[:, None] == 9, wrist, np.nan)})
+    output[9], output[26] = 0.08 * faint[9], faint[26]
+    left_out = decode_poses(output, None, transform(), DecodeConfig(refine=False))
+    filled = decode_poses(output, None, transform())
+    assert left_out.keypoints[0, 9, 2] == 0
+    assert 0 < filled.keypoints[0, 9, 2] < 0.1
+    np.testing.assert_allclose(filled.keypoints[0, 9, :2], in_image(wrist), atol=2.5)
+    np.testing.assert_array_equal(left_out.scores, filled.scores)  # a guess does not raise the score
+
+
+def test_joint_without_positive_heat_stays_missing():
+    joints = standing(20, 16)
+    joints[9] = np.nan
+    poses = decode_poses(draw({1.0: joints}), None, transform())
+    assert poses.keypoints[0, 9, 2] == 0
+    assert (poses.keypoints[0, [8, 10], 2] > 0).all()
+
+
+def test_steps_give_what_the_whole_gives():
+    output = draw({0.0: standing(12, 15), 5.0: standing(34, 16)})
+    output[4] = 0  # one joint to fill
+    maps = align_maps(output, mirror(output))
+    peaks = find_peaks(maps)
+    people = fill_missing_joints(maps, adjust_joints(maps, group_peaks(peaks)), peaks)
+    poses = decode_poses(output, mirror(output), transform())
+    np.testing.assert_array_equal(to_image(people, transform()), poses.keypoints)
+
+
+def test_aligned_maps():
+    output = np.random.default_rng(1).normal(size=(34, HEIGHT, WIDTH)).astype(np.float32)
+    alone, both = align_maps(output), align_maps(output, mirror(output))
+    np.testing.assert_array_equal(alone.heatmaps, output[:17])
+    np.testing.assert_array_equal(alone.tagmaps, output[None, 17:])
+    np.testing.assert_array_equal(both.heatmaps, output[:17])
+    np.testing.assert_array_equal(both.tagmaps, np.stack((output[17:], output[17:])))
+
+
+def test_peaks_are_whole_pixels_best_first():
+    output = draw({0.0: standing(12, 15), 5.0: standing(34, 16)})
+    output[0] *= 0.5
+    for peaks in find_peaks(align_maps(output)):
+        assert peaks.shape == (2, 4)
+        np.testing.assert_array_equal(peaks[:, :2], np.round(peaks[:, :2]))
+        assert peaks[0, 2] >= peaks[1, 2] > 0.1
+
+
+def test_input_is_left_alone_and_may_be_of_any_layout():
+    output = draw({1.0: standing(20, 16)})
+    output[3] = 0
+    before = output.copy()
+    expected = decode_poses(output, mirror(output), transform())
+    np.testing.assert_array_equal(output, before)
+    strided = np.asfortranarray(output.astype(np.float64))
+    poses = decode_poses(strided, mirror(strided), transform())
+    np.testing.assert_array_equal(poses.keypoints, expected.keypoints)
+
+
+def test_tags_beyond_float32_squares_come_to_an_end():
+    output = draw({1.0: standing(20, 16), 2.0: standing(30, 16)})
+    output[17:] *= 1e30
+    with np.errstate(over="ignore"):
+        assert len(decode_poses(output, mirror(output), transform())) >= 1
+
+
+def test_every_left_joint_has_its_right_one():
+    order = np.array(FLIP_INDEX)
+    np.testing.assert_array_equal(order[order], np.arange(17))
+    assert order[0] == 0
+    assert (order[1:] != np.arange(1, 17)).all()
+
+
+# --- Refusals -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("channel", "words"), [(3, "channel 3, the heatmap of joint 3"), (20, "channel 20, the tag map of joint 3")]
+)
+def test_output_that_is_no_number(channel, words, bad):
+    output = draw({})
+    spoilt = output.copy()
+    spoilt[channel, 4, 5] = bad
+    with pytest.raises(DataError, match=f"^output holds .* {words}"):
+        decode_poses(spoilt, output, transform())
+    with pytest.raises(DataError, match=f"^flipped_output holds .* {words}"):
+        decode_poses(output, spoilt, transform())
+
+
+@pytest.mark.parametrize("shape", [(33, 32, 48), (1, 34, 32, 48), (34, 32), (34, 0, 48)])
+def test_output_of_another_shape(shape):
+    with pytest.raises(UsageError, match=rf"output has shape \({shape[0]}, "):
+        decode_poses(np.zeros(shape, np.float32), None, transform())
+
+
+def test_mirror_image_of_another_size():
+    with pytest.raises(UsageError, match=r"flipped_output has shape \(34, 32, 40\)"):
+        decode_poses(draw({}), np.zeros((34, 32, 40), np.float32), transform())
+
+
+def test_transform_of_another_image():
+    with pytest.raises(UsageError, match=r"base_size is \(256, 128\).* needs \(192, 128\)"):
+        decode_poses(draw({}), None, transform(width=64))
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_num_people": 0}, {"detection_threshold": -0.1}, {"detection_threshold": np.nan}]
+)
+def test_options_without_meaning(options):
+    with pytest.raises(UsageError, match=next(iter(options))):
+        DecodeConfig(**options)

@@ -1,0 +1,206 @@
+"""An exported file is right, says so, and is made again exactly when it has to be."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from helpers import export, network, paths
+from helpers.errors import DataError, UsageError
+
+SMALL = {"shapes": [(64, 96)], "batches": [1]}
+
+
+@pytest.fixture(scope="module")
+def mobilenet():
+    return network.load("MobileNetv2", "random")
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "folder" / "net.onnx"
+
+
+def test_the_full_check_passes(exported, mobilenet):
+    rows = export.verify(exported[17], mobilenet)
+    tried = {(row.batch, row.height, row.width) for row in rows}
+    assert tried == {(n, h, w) for n in (1, 3) for h, w in ((512, 512), (512, 704), (1024, 512))}
+    assert all(row.passed and row.opset == 17 for row in rows)
+    assert max(row.relative for row in rows) < 1e-4
+    assert min(min(row.heatmaps.cosine, row.tags.cosine) for row in rows) > 0.999999
+
+
+@pytest.mark.parametrize("opset", export.OPSETS)
+def test_graph_is_as_promised(exported, opset):
+    graph = onnx.load(str(exported[opset]))
+    assert [(entry.domain, entry.version) for entry in graph.opset_import] == [("", opset)]
+    shapes = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in graph.graph.input}
+    assert shapes == {"input": ["batch", 3, "height", "width"]}
+    assert [v.name for v in graph.graph.output] == ["output"]
+    # In eval mode the exporter merges normalisation into the convolution before it, if that is no transposed one.
+    made_by = {node.output[0]: node.op_type for node in graph.graph.node}
+    normalised = [made_by[node.input[0]] for node in graph.graph.node if node.op_type == "BatchNormalization"]
+    assert normalised == ["ConvTranspose"] * 3
+
+
+@pytest.mark.parametrize("opset", export.OPSETS)
+def test_sidecar_tells_what_the_file_is(exported, opset):
+    facts = paths.read_sidecar(exported[opset])
+    assert (facts["model"], facts["weights"], facts["opset"]) == ("MobileNetv2", "random", opset)
+    assert facts["weights_sha256"] == network.weights_sha256("MobileNetv2", "random")
+    assert facts["sha256"] == paths.sha256(exported[opset])
+    assert facts["versions"]["mmpose"] == "0.29.0"
+    assert [(row.opset, row.batch, row.height, row.width) for row in export.read_checks(exported[opset])] == [
+        (opset, 2, 128, 192)
+    ]
+
+
+@pytest.mark.parametrize("model, opset", [("HRNet", 11), ("ResNet50", 17)])
+def test_the_other_networks(models, model, opset):
+    path = export.export(model, "random", opset, shapes=[(128, 192), (192, 64)], batches=[2])
+    assert path == models / f"{model}_random" / f"{model}_random_opset{opset}.onnx"
+    assert [row.passed for row in export.read_checks(path)] == [True, True]
+    assert sorted(p.name for p in path.parent.iterdir()) == [path.name, f"{path.name}.json"]
+
+
+def test_flat_rows_for_tables(exported):
+    [row] = [check.as_dict() for check in export.read_checks(exported[17])]
+    assert row["batch"] == 2
+    assert row["heatmaps max_abs"] <= row["relative"] * row["heatmaps range"]
+    json.dumps(row)
+
+
+def test_export_is_repeated_only_when_needed(out, tmp_path):
+    def run(**options):
+        export.export("MobileNetv2", "random", 17, out, **{**SMALL, **options})
+        return out.stat().st_mtime_ns
+
+    first = run()
+    assert run() == first
+    larger = run(batches=[1, 2])  # a check that was not made
+    assert larger > first
+    assert run() == larger
+    out.write_bytes(out.read_bytes()[:-1])
+    repaired = run()
+    assert repaired > larger
+    facts = json.loads(paths.sidecar(out).read_text())
+    facts["versions"]["torch"] = "1.0"
+    paths.sidecar(out).write_text(json.dumps(facts))
+    assert run() > repaired
+
+
+def test_other_weights_are_another_file(mobilenet, models, tmp_path):
+    """And of one name, another content: the second export must not find the first."""
+    weights = network.save_npz(mobilenet, tmp_path / "latest.npz")
+    first = export.export("MobileNetv2", weights, **SMALL)
+    assert paths.read_sidecar(first)["weights_file"] == str(weights)
+    other = {key: value * 1.01 for key, value in mobilenet.state_dict().items()}
+    network.save_npz(other, weights)
+    second = export.export("MobileNetv2", weights, **SMALL)
+    assert first.parent != second.parent
+    assert first.parent.name.startswith("MobileNetv2_latest-")
+
+
+def test_force_exports_again(out):
+    export.export("MobileNetv2", "random", 11, out, **SMALL)
+    before = out.stat().st_mtime_ns
+    export.export("MobileNetv2", "random", 11, out, **SMALL, force=True)
+    assert out.stat().st_mtime_ns > before
+
+
+def test_verify_finds_another_network(exported):
+    changed = network.load("MobileNetv2", "random")
+    with torch.no_grad():
+        changed.keypoint_head.final_layer.bias[3] += 0.01  # one heatmap, by 1 % of a peak
+    with pytest.raises(DataError, match=r"17\.onnx does not compute what PyTorch does: at 1x3x64x96"):
+        export.verify(exported[17], changed, [(64, 96)], [1])
+    with torch.no_grad():
+        changed.keypoint_head.final_layer.bias[3] = float("nan")
+    with pytest.raises(DataError, match="does not compute"):
+        export.verify(exported[17], changed, [(64, 96)], [1])
+
+
+def test_verify_of_no_network(mobilenet, tmp_path):
+    (tmp_path / "a.onnx").write_bytes(b"no network")
+    with pytest.raises(DataError, match=r"a\.onnx does not run"):
+        export.verify(tmp_path / "a.onnx", mobilenet)
+
+
+def test_graph_with_a_fixed_axis_is_refused(exported, tmp_path):
+    """What an exporter does that traces a shape as a constant."""
+    document = onnx.load(str(exported[17]))
+    document.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 512
+    onnx.save(document, str(tmp_path / "a.onnx"))
+    with pytest.raises(DataError, match=r"wrong free input: \['batch', 3, 512, 'width'\]"):
+        export._check_graph(tmp_path / "a.onnx", 17, "a.onnx")
+
+
+def test_graph_of_another_opset_is_refused(exported):
+    with pytest.raises(DataError, match="wrong opset: 17, not 11"):
+        export._check_graph(exported[17], 11, "a.onnx")
+
+
+def test_graph_that_is_invalid_is_refused(exported, tmp_path):
+    document = onnx.load(str(exported[17]))
+    document.graph.node[5].op_type = "Convolution"
+    onnx.save(document, str(tmp_path / "a.onnx"))
+    with pytest.raises(DataError, match=r"a\.onnx is no valid ONNX graph"):
+        export._check_graph(tmp_path / "a.onnx", 17, "a.onnx")
+
+
+def test_failed_check_leaves_nothing(out, monkeypatch):
+    monkeypatch.setattr(export, "TOLERANCE", 0.0)  # rounding alone is too much then
+    with pytest.raises(DataError, match=r"^net\.onnx does not compute"):
+        export.export("MobileNetv2", "random", 17, out, **SMALL)
+    assert not list(out.parent.iterdir())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_interrupted_export_leaves_what_was_there(out, monkeypatch, error):
+    export.export("MobileNetv2", "random", 17, out, **SMALL)
+    before = {path: path.read_bytes() for path in out.parent.iterdir()}
+
+    def interrupt(path, *_):
+        assert path.stat().st_size > 1e6  # it is written by then
+        raise error
+
+    monkeypatch.setattr(export, "_check_graph", interrupt)
+    with pytest.raises(error):
+        export.export("MobileNetv2", "random", 17, out, **SMALL, force=True)
+    assert {path: path.read_bytes() for path in out.parent.iterdir()} == before
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"file/net\.onnx cannot be written"):
+        export.export("MobileNetv2", "random", 17, tmp_path / "file" / "net.onnx", **SMALL)
+
+
+def test_wrong_arguments(tmp_path):
+    with pytest.raises(UsageError, match="Opset 13"):
+        export.export("MobileNetv2", "random", 13)
+    with pytest.raises(UsageError, match="mobilenet"):
+        export.export("mobilenet", "random")
+    with pytest.raises(UsageError, match=r"something\.onnx"):
+        export.export("MobileNetv2", "random", out=tmp_path / "net.pb")
+
+
+def test_damaged_sidecar(exported, tmp_path):
+    path = tmp_path / "a.onnx"
+    path.write_bytes(b"")
+    for document in ({}, {"checks": 3}, {"checks": [{"opset": 11}]}, []):
+        paths.sidecar(path).write_text(json.dumps(document))
+        with pytest.raises(DataError, match=r"a\.onnx\.json is damaged"):
+            export.read_checks(path)
+
+
+def test_relative_error_of_a_flat_output():
+    flat = np.zeros((1, 34, 2, 2), np.float32)
+    assert export._compare(flat, flat, 17, (1, 8, 8), 1e-3).relative == 0
+    wrong = export._compare(flat + 1, flat, 17, (1, 8, 8), 1e-3)
+    assert wrong.relative == float("inf")
+    assert not wrong.passed

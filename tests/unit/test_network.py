@@ -1,0 +1,249 @@
+"""The networks are mmpose's, weights fit or are refused, and no file gets to run code."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pickle
+import subprocess
+import sys
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import network, paths, zoo
+from helpers.errors import DataError, UsageError
+
+
+@pytest.fixture(scope="module")
+def mobilenet():
+    return network.load("MobileNetv2", "random")
+
+
+def as_mmcv_saves(state: dict) -> dict:
+    """A checkpoint as mmcv's runner writes it, best score included."""
+    meta = {
+        "env_info": "sys.platform: linux",
+        "config": "model = dict(...)",
+        "seed": None,
+        "epoch": 300,
+        "mmpose_version": "0.6.0",
+        "hook_msgs": OrderedDict(best_score=np.float64(0.38), best_epoch=np.int64(290), flags=np.float32(1)),
+        "CLASSES": ("person",),
+    }
+    return {"meta": meta, "state_dict": OrderedDict(state), "optimizer": {"state": {}, "param_groups": [{"lr": 1e-3}]}}
+
+
+def refused(path, model: str = "MobileNetv2") -> str:
+    """The message with which a file is refused: one line that names the file."""
+    with pytest.raises(DataError) as caught:
+        network.load(model, path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("model", zoo.NETWORKS)
+def test_networks_are_what_the_table_says(model):
+    module = network.build(model)
+    assert {key.split(".")[0] for key in module.state_dict()} == {"backbone", "keypoint_head"}
+    size = network.describe(module)
+    assert round(size.parameters / 1e6, 2) == zoo.get(model).params_m
+    assert round(size.gflops, 1) == zoo.get(model).gflops
+    with torch.inference_mode():
+        output = module.eval()(torch.zeros(2, 3, 128, 192))
+    assert output.shape == (2, 34, 32, 48)
+    assert output.dtype == torch.float32
+
+
+def test_unknown_model():
+    with pytest.raises(UsageError, match="did you mean HRNet"):
+        network.build("HRnet")
+
+
+def test_torchvision_is_not_left_behind():
+    """In a fresh process, because the parity tests install a stand-in of their own."""
+    code = (
+        "import sys, warnings; warnings.simplefilter('error')\n"
+        "from helpers import network\n"
+        "assert 'torch' not in sys.modules and 'mmpose' not in sys.modules\n"
+        "network.build('MobileNetv2')\n"
+        "import importlib.util\n"
+        "print('torchvision' in sys.modules and importlib.util.find_spec('torchvision') is None)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=paths.root(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip(), done.stderr.strip()) == (0, "False", "")
+
+
+def test_random_weights_repeat_and_behave(mobilenet):
+    again = network.load("MobileNetv2", "random").state_dict()
+    first = mobilenet.state_dict()
+    assert all(torch.allclose(first[key], again[key], rtol=1e-4, atol=1e-6) for key in first)
+    assert not mobilenet.training
+    with torch.inference_mode():
+        output = mobilenet(torch.from_numpy(network.picture_like(2, 256, 320, seed=3)))
+    heatmaps, tags = output[:, :17], output[:, 17:]
+    assert 0.02 < heatmaps.std() < 0.06
+    assert abs(heatmaps.mean()) < 0.01
+    assert 0.7 < tags.std() < 2
+
+
+def test_picture_like_is_seeded_and_normalised():
+    images = network.picture_like(8, 256, 320)
+    assert images.shape == (8, 3, 256, 320)
+    assert images.dtype == np.float32
+    assert abs(images.std() - 1) < 0.1
+    assert (images == network.picture_like(8, 256, 320)).all()
+    assert (images != network.picture_like(8, 256, 320, seed=1)).any()
+
+
+def test_npz_keeps_weights_to_float16(mobilenet, tmp_path):
+    path = network.save_npz(mobilenet, tmp_path / "weights" / "MobileNetv2.npz")
+    with np.load(path) as archive:
+        assert all(archive[key].dtype == np.float16 for key in archive.files)
+        assert not any("num_batches_tracked" in key for key in archive.files)
+    loaded = network.load("MobileNetv2", path).state_dict()
+    for key, value in mobilenet.state_dict().items():
+        if "num_batches_tracked" not in key:
+            assert loaded[key].dtype == torch.float32
+            assert torch.equal(loaded[key], value.half().float()), key
+    assert path.stat().st_size < 20e6
+
+
+def test_npz_refuses_what_float16_cannot_hold(mobilenet, tmp_path):
+    state = dict(mobilenet.state_dict())
+    state["keypoint_head.final_layer.bias"] = torch.full((34,), 1e6)
+    with pytest.raises(DataError, match=r"keypoint_head\.final_layer\.bias"):
+        network.save_npz(state, tmp_path / "a.npz")
+    with pytest.raises(UsageError, match=r"\.npz"):
+        network.save_npz(mobilenet, tmp_path / "a.pth")
+    assert not list(tmp_path.iterdir())
+
+
+def test_demo_weights_come_from_the_demo_folder(mobilenet, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "demo_data", lambda: tmp_path)
+    with pytest.raises(DataError, match="no demo weights for MobileNetv2"):
+        network.load("MobileNetv2")
+    network.save_npz(mobilenet, tmp_path / "weights" / "MobileNetv2.npz")
+    loaded = network.load("MobileNetv2", "demo")
+    assert torch.equal(
+        loaded.keypoint_head.final_layer.weight, mobilenet.keypoint_head.final_layer.weight.half().float()
+    )
+    assert network.weights_sha256("MobileNetv2", "demo") == paths.sha256(tmp_path / "weights" / "MobileNetv2.npz")
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["torch >= 1.6", "torch of 2020"])
+def test_checkpoints_of_mmcv_load(mobilenet, tmp_path, zipped):
+    state = {key: value for key, value in mobilenet.state_dict().items() if "num_batches_tracked" not in key}
+    path = tmp_path / "epoch_300.pth"
+    torch.save(as_mmcv_saves(state), path, _use_new_zipfile_serialization=zipped)
+    loaded = network.load("MobileNetv2", path).state_dict()
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+def test_plain_state_dicts_load(mobilenet, tmp_path):
+    torch.save(mobilenet.state_dict(), tmp_path / "a.pt")
+    loaded = network.load("MobileNetv2", str(tmp_path / "a.pt")).state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in mobilenet.state_dict().items())
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".npz"])
+def test_checkpoint_of_another_network(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    other = network.build("ResNet50")
+    network.save_npz(other, path) if suffix == ".npz" else torch.save(as_mmcv_saves(other.state_dict()), path)
+    message = refused(path)
+    assert "MobileNetv2" in message
+    assert "missing: backbone.conv1.conv.weight, backbone.conv1.bn.weight, backbone.conv1.bn.bias, ..." in message
+    assert "unexpected: backbone.conv1.weight" in message
+    assert "is this a checkpoint of another network?" in message
+
+
+def test_checkpoint_of_another_shape(mobilenet, tmp_path):
+    state = dict(mobilenet.state_dict())
+    state["keypoint_head.final_layer.weight"] = torch.zeros(17, 256, 1, 1)
+    torch.save({"state_dict": state}, tmp_path / "a.pth")
+    message = refused(tmp_path / "a.pth")
+    assert "1 of another shape: keypoint_head.final_layer.weight (17, 256, 1, 1) instead of (34, 256, 1, 1)" in message
+    assert "missing" not in message
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".npz"])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_truncated_checkpoint(mobilenet, tmp_path, suffix, share):
+    path = tmp_path / f"a{suffix}"
+    network.save_npz(mobilenet, path) if suffix == ".npz" else torch.save(as_mmcv_saves(mobilenet.state_dict()), path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    assert "cut short" in refused(path)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".npz"])
+def test_damaged_checkpoint(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    path.write_text("<html>404 not found</html>")
+    assert "no readable" in refused(path)
+
+
+@pytest.mark.parametrize(
+    "document", [{"meta": {}}, {}, [1, 2], {"state_dict": {"a": 1}}, {"state_dict": 3}, torch.zeros(2)]
+)
+def test_file_without_weights(tmp_path, document):
+    torch.save(document, tmp_path / "a.pth")
+    assert "no `state_dict` of tensors" in refused(tmp_path / "a.pth")
+
+
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("form", ["torch", "torch of 2020", "pickle", "npz"])
+def test_no_code_is_run(tmp_path, form):
+    path, trace = tmp_path / ("a.npz" if form == "npz" else "a.pth"), tmp_path / "executed"
+    if form == "pickle":
+        path.write_bytes(pickle.dumps({"state_dict": Bomb(trace)}, protocol=2))
+    elif form == "npz":
+        np.savez(path, weights=np.array([Bomb(trace)], dtype=object))
+    else:
+        torch.save({"meta": Bomb(trace), "state_dict": {}}, path, _use_new_zipfile_serialization=form == "torch")
+    message = refused(path)
+    assert not trace.exists()
+    if form.startswith("torch"):
+        assert "mkdir, which could run code" in message
+
+
+def test_missing_official_checkpoint(models):
+    with pytest.raises(DataError) as caught:
+        network.load("HRNet", "official")
+    assert str(models / "checkpoints" / "hrnet_w32_coco_512x512-bcb8c247_20200816.pth") in str(caught.value)
+    assert zoo.get("HRNet").checkpoint_url in str(caught.value)
+
+
+def test_official_checkpoint_must_have_its_hash(mobilenet, models, monkeypatch):
+    path = paths.checkpoint(zoo.get("MobileNetv2").checkpoint_url)
+    path.parent.mkdir(parents=True)
+    torch.save(as_mmcv_saves(mobilenet.state_dict()), path)
+    digest = paths.sha256(path)
+    with pytest.raises(DataError, match=f"SHA-256 begins with {digest[:8]}, not 4d96e309"):
+        network.load("MobileNetv2", "official")
+    right = dataclasses.replace(zoo.get("MobileNetv2"), sha256_prefix=digest[:8])
+    monkeypatch.setitem(zoo.NETWORKS, "MobileNetv2", right)
+    loaded = network.load("MobileNetv2", "official").state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in mobilenet.state_dict().items())
+    assert network.weights_sha256("MobileNetv2", "official") == digest
+
+
+def test_weights_that_are_nothing(tmp_path):
+    with pytest.raises(UsageError, match="offical"):
+        network.load("MobileNetv2", "offical")
+    with pytest.raises(DataError, match=r"gone\.pth"):
+        network.load("MobileNetv2", tmp_path / "gone.pth")

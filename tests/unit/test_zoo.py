@@ -1,0 +1,50 @@
+"""The table of networks and how it is asked."""
+
+from __future__ import annotations
+
+import pytest
+
+from helpers import zoo
+from helpers.errors import UsageError
+
+
+def test_names_are_those_of_the_contract():
+    assert set(zoo.NETWORKS) == {"HRNet", "ResNet50", "MobileNetv2"}
+    assert all(zoo.get(name).name == name for name in zoo.NETWORKS)
+
+
+def test_checkpoint_name_carries_its_hash():
+    """The publishers put the first digits of the file's SHA-256 into its name; a typing error would show here."""
+    for network in zoo.NETWORKS.values():
+        assert f"-{network.sha256_prefix}_" in network.checkpoint_url
+        assert len(network.sha256_prefix) == 8
+
+
+def test_published_accuracy_falls_with_precision():
+    for network in zoo.NETWORKS.values():
+        aps = [network.published[p].ap for p in ("force_float32", "force_float16", "qint8_mixed_float16")]
+        assert aps == sorted(aps, reverse=True)
+        assert set(network.published) < set(zoo.PRECISIONS)
+
+
+@pytest.mark.parametrize("wrong, meant", [("hrnet", "HRNet"), ("MobileNetV2", "MobileNetv2"), ("resnet", "ResNet50")])
+def test_close_names_are_suggested(wrong, meant):
+    with pytest.raises(UsageError, match=f"did you mean {meant}"):
+        zoo.get(wrong)
+
+
+def test_other_names_get_the_choices():
+    with pytest.raises(UsageError, match="HRNet, ResNet50, MobileNetv2"):
+        zoo.get("yolo")
+
+
+def test_default_name_honours_the_environment(monkeypatch):
+    monkeypatch.delenv("MMPOSE_MODEL_NAME", raising=False)
+    assert zoo.default_name() == "MobileNetv2"
+    monkeypatch.setenv("MMPOSE_MODEL_NAME", "")
+    assert zoo.default_name() == "MobileNetv2"
+    monkeypatch.setenv("MMPOSE_MODEL_NAME", "HRNet")
+    assert zoo.default_name() == "HRNet"
+    monkeypatch.setenv("MMPOSE_MODEL_NAME", "hrnet")
+    with pytest.raises(UsageError, match=r"MMPOSE_MODEL_NAME.*did you mean HRNet"):
+        zoo.default_name()
