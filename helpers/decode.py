@@ -11,8 +11,8 @@ one person carry about the same number). Decoding is five steps, each a function
 
 `decode_poses` does all of them and returns to the pixels of the original image.
 
-MMPose first enlarges all maps four times by bilinear interpolation and then searches the large maps; here no
-large map is ever made. Between four neighbouring samples (a *cell*) lie 4x4 pixels of the large map, each a
+MMPose first enlarges all maps four times by bilinear interpolation and then searches the large maps; here
+hardly a large map is ever made. Between four neighbouring samples (a *cell*) lie 4x4 pixels of the large map, each a
 fixed mix of the four, so the samples bound the pixels, and only cells that can win are looked at, with the
 very rounding of the enlarged map. Three frames occur: *samples* (h, w) of the network's output; *pixels*
 (4h, 4w) of the enlarged map, which are those of the network's input; and the original image.
@@ -44,7 +44,7 @@ NUM_JOINTS = 17
 UPSCALE = 4  # the network's output is a quarter of its input, and MMPose decodes at the size of the input
 NMS_SIZE = 5  # a peak is the greatest pixel of its 5x5 neighbourhood
 _NMS_REACH = NMS_SIZE // 2
-_NO_MATCH_COST = 1e10  # of leaving a candidate to found a person; any person costs less
+_NO_MATCH_COST = 1e10  # of leaving a candidate to nobody: out of reach of any real distance between tags
 _SLACK = 1e-5  # by how much, relative to the greatest value, rounding may lift a pixel over its samples
 _CROWD = 16  # one peak suspected per so many samples: cheaper to enlarge the map than to look at each
 _TILE = 4  # cells per side of a tile, the unit of the search for missing joints
@@ -274,9 +274,10 @@ def _mean_over_sources(values: np.ndarray) -> np.ndarray:
 def _lerp(near: np.ndarray, far: np.ndarray, far_weight: np.ndarray) -> np.ndarray:
     """Mixes two float32 arrays as torch's bilinear upsampling does on a CPU, to the last bit.
 
-    torch (UpSampleKernel.cpp) computes `near * (1 - w) + far * w` with one fused multiply-add: the second
-    product is rounded to float32, the first is not. With weights in eighths the float64 sum here is exact,
-    so its rounding to float32 is the fused one.
+    torch (UpSampleKernel.cpp) computes `near * (1 - w) + far * w` with a fused multiply-add: the second
+    product is rounded to float32, the first is not. With weights in eighths the float64 sum here is as good
+    as exact, so its rounding to float32 is the fused one. (For maps below 128 pixels, height plus width, torch
+    has another kernel, and on a CPU without FMA other roundings: last bits differ there.)
     """
     return (near * (1.0 - far_weight) + far * far_weight.astype(np.float32)).astype(np.float32)
 
@@ -284,8 +285,8 @@ def _lerp(near: np.ndarray, far: np.ndarray, far_weight: np.ndarray) -> np.ndarr
 def _cell_of(pixel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Locates pixels of the enlarged map along one axis.
 
-    Two pixels lie before the first sample and two behind the last. torch repeats the sample for them; mixing
-    it with its copy in the rim gives the same bits, since an eighth more or less never rounds a sum away.
+    Two pixels lie before the first sample and two behind the last. torch repeats the sample before the first;
+    mixing it with its copy in the rim comes to the same, as the sum of its eighths rounds back to the sample.
 
     Args:
         pixel: Integer coordinates, any shape.
@@ -502,7 +503,7 @@ class _TopK:
 
     torch calls C++'s `std::partial_sort`, comparing values alone. This is libstdc++'s: a heap of the best so
     far with the least on top, which is replaced by whatever exceeds it; sorted in the end. (Below 64 values
-    for each one asked for, fewer than any real map has, torch sorts otherwise.)
+    for each one asked for, fewer than any real map has, torch sorts otherwise, and equal values may differ.)
     """
 
     def __init__(self, values: np.ndarray, count: int):

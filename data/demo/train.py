@@ -23,6 +23,7 @@ bfloat16 autocast needs a CPU with AVX512-BF16 (or AMX) to pay; `--float32` turn
 from __future__ import annotations
 
 import argparse
+import math
 import queue
 import sys
 import threading
@@ -217,7 +218,7 @@ def learning_rate(done: float, peak: float) -> float:
     """Warm-up over 1 %, flat, cosine over the last 40 % (share `done` of the run in 0..1)."""
     if done < 0.01:
         return peak * (0.02 + done / 0.01)
-    return peak * (1 if done < 0.6 else 0.5 * (1 + np.cos(np.pi * min((done - 0.6) / 0.4, 1))) + 0.003)
+    return peak * (1 if done < 0.6 else 0.5 * (1 + math.cos(math.pi * min((done - 0.6) / 0.4, 1))) + 0.003)
 
 
 @torch.no_grad()
