@@ -50,8 +50,6 @@ KEYPOINT_NAMES = (
     "left_ankle",
     "right_ankle",
 )
-# Joints that trade places in a mirror image.
-FLIP_PAIRS = ((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16))
 # Bones to draw, as pairs of joint indices from 0 (COCO's own file counts from 1).
 SKELETON = (
     *((15, 13), (13, 11), (16, 14), (14, 12)),  # legs

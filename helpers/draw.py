@@ -331,7 +331,7 @@ def check_figure(rows: Sequence[CheckRow], tolerance: float, title: str = "") ->
         tolerance: allowed share of the output's range.
         title: what to see.
     """
-    fig, axes = _figure(9, 0.34 * len(rows) + 1.5)
+    fig, axes = _figure(9, 0.34 * len(rows) + 1.8)
     ax = axes[0, 0]
     names = [f"opset {r.opset}: {r.batch} x 3 x {r.height} x {r.width}" for r in rows]
     ax.barh(names, [max(r.relative, 1e-9) for r in rows], color=[_OPSET_COLOURS[r.opset] for r in rows], height=0.62)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from helpers import export
+from helpers import backends, export
 
 # A standing person, arms down, in a box of 1 x 1, joints in COCO's order.
 STANDING = np.array(
@@ -85,3 +85,19 @@ def models(tmp_path, monkeypatch):
     """An empty folder for whatever is made from checkpoints."""
     monkeypatch.setenv("MODEL_PATH", str(tmp_path / "models"))
     return tmp_path / "models"
+
+
+@pytest.fixture(scope="session")
+def demo_built(tmp_path_factory):
+    """MobileNetv2 with the shipped demo weights, exported and built for ONNX Runtime."""
+    folder = tmp_path_factory.mktemp("demo")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODEL_PATH", str(folder))
+        exported = export.export("MobileNetv2", "demo", shapes=[(128, 192)], batches=[1])
+        return backends.get("onnxruntime").build(exported, backends.BuildSpec())
+
+
+@pytest.fixture(scope="session")
+def demo_engine(demo_built):
+    """The engine of `demo_built`."""
+    return backends.get("onnxruntime").load(demo_built)

@@ -11,6 +11,7 @@ from pycocotools.cocoeval import Params
 
 from helpers import dataset as room
 from helpers.dataset import CocoDataset
+from helpers.decode import FLIP_INDEX
 from helpers.errors import DataError, UsageError
 
 ANNOTATIONS = "annotations/person_keypoints_val2017.json"
@@ -170,14 +171,13 @@ def test_other_categories_are_no_people(coco_root):
 
 
 def test_joint_constants_agree_with_each_other():
-    mirrored = dict(room.FLIP_PAIRS) | {right: left for left, right in room.FLIP_PAIRS} | {0: 0}
-    assert sorted(mirrored) == list(range(17))
-    for joint, other in mirrored.items():
+    assert sorted(FLIP_INDEX) == list(range(17))
+    for joint, other in enumerate(FLIP_INDEX):
         name = room.KEYPOINT_NAMES[joint]
         swapped = name.replace("left", "LEFT").replace("right", "left").replace("LEFT", "right")
         assert room.KEYPOINT_NAMES[other] == swapped
         assert room.OKS_SIGMAS[joint] == room.OKS_SIGMAS[other]
     bones = {frozenset(bone) for bone in room.SKELETON}
     assert len(bones) == len(room.SKELETON) == 19
-    assert bones == {frozenset(mirrored[joint] for joint in bone) for bone in bones}
+    assert bones == {frozenset(FLIP_INDEX[joint] for joint in bone) for bone in bones}
     np.testing.assert_allclose(room.OKS_SIGMAS, Params("keypoints").kpt_oks_sigmas, rtol=1e-15)

@@ -77,9 +77,7 @@ def test_poses_on_an_image_without_people_are_mistakes(dataset, perfect):
     false_alarm = {**perfect, 7: poses(dataset.people(3).keypoints, scores=[0.95, 0.9])}
     scored = evaluate(false_alarm, dataset, dataset.image_ids)
     assert scored.numbers["AR"] == pytest.approx(1.0)
-    assert scored.numbers["AP"] == pytest.approx(
-        3 / 5
-    )  # precision at full recall, and it only rises towards it
+    assert scored.numbers["AP"] == pytest.approx(3 / 5)  # precision at full recall, and it only rises towards it
     without_seven = evaluate(false_alarm, dataset, [3, 10, 25])
     assert without_seven.numbers["AP"] == pytest.approx(1.0)
 
@@ -184,9 +182,7 @@ def test_oks_equals_pycocotools():
     near = people.keypoints[[0, 1, 2, 3, 4, 0, 2]] + generator.normal(0, 8, (7, 17, 3))
     found = poses(near, scores=np.linspace(0.9, 0.2, 7))  # best first, the order of pycocotools' rows
     expected = coco_scorer(found, people).ious[1, 1]
-    np.testing.assert_allclose(
-        oks(found.keypoints[:, None], people.keypoints, people.area), expected, rtol=1e-12
-    )
+    np.testing.assert_allclose(oks(found.keypoints[:, None], people.keypoints, people.area), expected, rtol=1e-12)
 
 
 def test_oks_of_known_distances():

@@ -18,9 +18,7 @@ from helpers.preprocess import list_images, mirror, read_image, resize_align, to
 
 WIDTH, HEIGHT = 64, 40
 ROWS, COLUMNS = np.mgrid[0:HEIGHT, 0:WIDTH]
-RGB = np.stack([COLUMNS * 4, ROWS * 6, (ROWS + COLUMNS) * 2], axis=-1).astype(
-    np.uint8
-)  # smooth, for lossy files
+RGB = np.stack([COLUMNS * 4, ROWS * 6, (ROWS + COLUMNS) * 2], axis=-1).astype(np.uint8)  # smooth, for lossy files
 GREY = np.asarray(Image.fromarray(RGB).convert("L"))
 PICTURE = Image.fromarray(RGB)
 
@@ -199,9 +197,7 @@ def test_truncated_bmp(read):
         read(encode(PICTURE, "BMP")[:3000])
 
 
-@pytest.mark.parametrize(
-    "data", [b"no picture at all", b"<html>404</html>", b"\xff\xd8", bytes(1000), b"II*\0"]
-)
+@pytest.mark.parametrize("data", [b"no picture at all", b"<html>404</html>", b"\xff\xd8", bytes(1000), b"II*\0"])
 def test_no_picture(read, capfd, data):
     assert_refused(read, data, "damaged|cut short", capfd)
 

@@ -1,0 +1,195 @@
+"""The command line: exit status, one line of error, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from helpers import paths
+from helpers.cli import main
+from helpers.dataset import CocoDataset
+from helpers.evaluate import STAT_NAMES
+
+PICTURE = str(paths.demo_data() / "val2017" / "000000020014.jpg")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def home(tmp_path_factory, demo_built):
+    """Models and output in a temporary place; the demo engine is built there already."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODEL_PATH", str(demo_built.parents[2]))
+        patch.setattr(paths, "output", lambda: home / "output")
+        # The session's export was checked at one small size; that is not what is tested here.
+        patch.setattr("helpers.export.CHECK_SHAPES", [(128, 192)])
+        patch.setattr("helpers.export.export.__kwdefaults__", {"shapes": [(128, 192)], "batches": [1], "force": False})
+        yield home
+
+
+def files(folder) -> set:
+    return {p.relative_to(folder) for p in folder.rglob("*") if p.is_file()}
+
+
+def fails(capsys, status: int, *argv: str) -> str:
+    """Runs the command, which must fail with that status and one line; the line."""
+    assert main(list(argv)) == status
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("error: ")
+    assert "Traceback" not in captured.out
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["eval", "--model", "HRNett"], "did you mean HRNet"),
+        (["eval", "--precision", "float32"], "force_float32"),
+        (["eval", "--backend", "tensorrt"], "onnxruntime"),
+        (["eval", "--backend", "magicmind"], "not part of this version"),
+        (["eval", "--precision", "qint8_mixed_float16"], "does not build qint8_mixed_float16"),
+        (["eval", "--weights", "demoo"], "demoo"),
+        (["eval", "--image-num", "0"], "--image-num"),
+        (["eval", "--image-num", "100000"], "256"),
+        (["eval", "--batch-size", "-3"], "--batch-size"),
+        (["eval", "--dynamic-shape", "maybe"], "true or false"),
+        (["eval", "--device-id", "1"], "device 1"),
+        (["export", "--opset", "12"], "--opset"),
+        (["infer"], "images"),
+        (["frobnicate"], "frobnicate"),
+        ([], "name"),
+    ],
+)
+def test_a_wrong_argument_is_one_line_and_status_2(argv, said, capsys, home):
+    before = files(home)
+    assert said in fails(capsys, 2, *argv)
+    assert files(home) == before
+
+
+def test_wrong_data_is_one_line_and_status_1(capsys, tmp_path, home):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    cut = tmp_path / "cut.pth"
+    cut.write_bytes(b"PK\x03\x04 not a checkpoint")
+    before = files(home)
+    assert "mobilenetv2_coco_512x512-4d96e309" in fails(capsys, 1, "export", "--weights", "official")
+    assert str(empty) in fails(capsys, 1, "infer", str(empty))
+    assert "cut.pth" in fails(capsys, 1, "export", "--weights", str(cut))
+    assert "nowhere" in fails(capsys, 1, "eval", "--data", str(tmp_path / "nowhere"))
+    assert "records" in fails(capsys, 1, "report")
+    assert files(home) == before
+
+
+def test_weights_of_another_network_are_refused(capsys, tmp_path):
+    message = fails(capsys, 1, "export", "--model", "ResNet50", "--weights", str(paths.demo_weights("MobileNetv2")))
+    assert "ResNet50" in message
+    assert "another network" in message
+
+
+def test_infer_writes_poses_and_pictures(capsys, tmp_path):
+    out = tmp_path / "out"
+    assert main(["infer", PICTURE, "--out", str(out)]) == 0
+    assert "people" in capsys.readouterr().out
+    [entry] = json.loads((out / "poses.json").read_text())
+    assert entry["image"] == PICTURE
+    assert len(entry["people"][0]["keypoints"]) == 17
+    painted, plain = cv2.imread(str(out / "000000020014.png")), cv2.imread(PICTURE)
+    assert painted.shape == plain.shape
+    assert 0.001 < (painted != plain).mean() < 0.3
+
+
+def test_infer_lists_what_it_could_not_read_and_goes_on(capsys, tmp_path):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    data = (paths.demo_data() / "val2017" / "000000020014.jpg").read_bytes()
+    (folder / "a_cut.jpg").write_bytes(data[: len(data) // 2])
+    (folder / "b_good.jpg").write_bytes(data)
+    (folder / "c_empty.jpg").write_bytes(b"")
+    assert main(["infer", str(folder), "--out", str(tmp_path / "out")]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.count("people") == 1
+    errors = captured.err.strip().splitlines()
+    assert "a_cut.jpg" in errors[0]
+    assert "c_empty.jpg" in errors[1]
+    assert errors[2] == "2 of 3 images failed"
+    assert [e["image"] for e in json.loads((tmp_path / "out" / "poses.json").read_text())] == [
+        str(folder / "b_good.jpg")
+    ]
+    assert main(["infer", str(folder / "a_cut.jpg"), str(tmp_path / "missing.png")]) == 1
+
+
+def test_eval_prints_the_ten_numbers_and_their_scope(capsys, tmp_path, home):
+    results = tmp_path / "results.json"
+    assert main(["eval", "--image-num", "4", "--batch-size", "2", "--out", str(results)]) == 0
+    out = capsys.readouterr().out
+    assert [line.rsplit(None, 1)[0] for line in out.splitlines()[:10]] == list(STAT_NAMES)
+    assert "4 of 256 images" in out
+    ids = CocoDataset(paths.demo_data()).sample(4)
+    assert {r["image_id"] for r in json.loads(results.read_text())} <= set(ids)
+    assert list((home / "output" / "records").glob("MobileNetv2_demo_*.json"))
+
+
+def test_json_is_the_record(capsys):
+    assert main(["eval", "--image-num", "3", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["images"] == 3
+    assert record["command"] == "python -m helpers eval --image-num 3 --json"
+
+
+def test_perf_reports_percentiles_and_stages(capsys):
+    assert main(["perf", "--runs", "3", "--seconds", "0", "--image-num", "2"]) == 0
+    out = capsys.readouterr().out
+    for word in ("network alone", "whole call", "p50", "p99", "images/s", "decode"):
+        assert word in out
+
+
+def test_export_build_and_report(capsys):
+    assert main(["export", "--opset", "17"]) == 0
+    assert "opset17.onnx" in capsys.readouterr().out
+    assert main(["build", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["precision"] == "force_float32"
+    assert main(["report"]) == 0
+    out = capsys.readouterr().out
+    assert "needs official weights" in out
+    assert "demo weights" in out
+
+
+def test_the_model_can_come_from_the_environment(capsys, monkeypatch):
+    monkeypatch.setenv("MMPOSE_MODEL_NAME", "Hourglass")
+    assert "MMPOSE_MODEL_NAME" in fails(capsys, 2, "eval")
+
+
+def test_doctor_as_a_process():
+    done = subprocess.run(
+        [sys.executable, "-m", "helpers", "doctor"], cwd=paths.root(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith("ready")
+    for name in ("onnxruntime: ok", "magicmind: not available"):
+        assert name in done.stdout
+
+
+def test_a_container_without_torch_uses_the_exported_file(demo_built, tmp_path):
+    """torch and mmpose blocked, as on an MLU machine: the ONNX file that lies there is built and run."""
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['mmpose'] = None\n"
+        "from helpers.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "infer", PICTURE], cwd=paths.root(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "people" in done.stdout
+
+
+def test_black_pictures_hold_nobody(capsys, tmp_path):
+    cv2.imwrite(str(tmp_path / "black.png"), np.zeros((512, 512, 3), np.uint8))
+    assert main(["infer", str(tmp_path / "black.png"), "--json"]) == 0
+    [entry] = json.loads(capsys.readouterr().out)
+    assert [p for p in entry["people"] if p["score"] > 0.2] == []

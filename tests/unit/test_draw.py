@@ -1,0 +1,125 @@
+"""Pictures: painted where the people are, and only what is sure."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from helpers import draw
+from helpers.benchmark import EndToEndTiming, NetworkTiming
+from helpers.dataset import People
+from helpers.decode import Poses, align_maps
+from helpers.export import CheckRow, Difference
+from helpers.preprocess import resize_align
+from helpers.zoo import NETWORKS
+
+
+def standing(x: float = 100, y: float = 40, score: float = 0.9) -> Poses:
+    grid = np.stack([x + 20 * (np.arange(17) % 3), y + 12 * np.arange(17), np.full(17, score)], axis=1)
+    return Poses(grid[None].astype(np.float32), np.float32([score]), np.float32([[1.0]]))
+
+
+@pytest.fixture
+def image():
+    return np.full((300, 240, 3), 200, np.uint8)
+
+
+def test_paints_a_copy_where_the_joints_are(image):
+    painted = draw.draw_poses(image, standing())
+    assert (image == 200).all(), "the input stays as it was"
+    changed = (painted != 200).any(axis=2)
+    for x, y, _ in standing().keypoints[0]:
+        assert changed[int(y) - 1 : int(y) + 2, int(x) - 1 : int(x) + 2].all()
+    assert not changed[:, 180:].any()
+    assert not changed[:20].any()
+
+
+def test_leaves_out_faint_people_and_faint_or_broken_joints(image):
+    assert (draw.draw_poses(image, standing(score=0.05)) == 200).all()
+    poses = standing()
+    poses.keypoints[0, :, 2] = 0
+    poses.keypoints[0, 5] = [np.nan, np.inf, 0.9]
+    assert (draw.draw_poses(image, poses) == 200).all()
+
+
+def test_far_away_joints_do_not_crash(image):
+    poses = standing()
+    poses.keypoints[0, 3, :2] = [1e9, -1e9]
+    assert draw.draw_poses(image, poses).shape == image.shape
+
+
+def test_people_have_colours_of_their_own_and_the_right_side_is_darker(image):
+    two = Poses(
+        np.concatenate([standing(40).keypoints, standing(160).keypoints]),
+        np.float32([0.9, 0.9]),
+        np.float32([[0.0], [1.0]]),
+    )
+    painted = draw.draw_poses(image, two).astype(int)
+    left_eye, right_eye = standing(40).keypoints[0, 1, :2].astype(int), standing(40).keypoints[0, 2, :2].astype(int)
+    other = standing(160).keypoints[0, 1, :2].astype(int)
+    assert painted[right_eye[1], right_eye[0]].sum() < painted[left_eye[1], left_eye[0]].sum()
+    assert (painted[left_eye[1], left_eye[0]] != painted[other[1], other[0]]).any()
+
+
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (333, 500), (640, 427)])
+def test_maps_line_up_with_the_picture(height, width):
+    """A heatmap's peak comes to lie on the spot of the picture that made it."""
+    picture = np.zeros((height, width, 3), np.uint8)
+    x, y = int(width * 0.7), int(height * 0.3)
+    cv2.circle(picture, (x, y), 12, (255, 255, 255), -1)
+    resized, transform = resize_align(picture)
+    cells = cv2.resize(resized[..., 0], None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA).astype(np.float32)
+    placed = draw.to_picture(cells, transform)
+    assert placed.shape == (height, width)
+    rows, columns = np.nonzero(placed > placed.max() * 0.9)
+    assert abs(columns.mean() - x) < 1.5
+    assert abs(rows.mean() - y) < 1.5
+
+
+def figures(image):
+    poses = standing()
+    people = People(
+        poses.keypoints.astype(float) * [1, 1, 2 / 0.9], np.array([[90, 30, 60, 220.0]]), np.array([9000.0])
+    )
+    _, transform = resize_align(image)
+    width, height = transform.base_size
+    maps = align_maps(np.random.default_rng(0).random((34, height // 4, width // 4), dtype=np.float32))
+    alone = NetworkTiming(np.array([0.1, 0.12, 0.11]), 1, (1, 3, 512, 512))
+    whole = EndToEndTiming(np.array([0.2]), {"load": 1.0, "pre": 2.0, "infer": 150.0, "decode": 12.0}, 1.0)
+    row = CheckRow(17, 1, 512, 512, Difference(1e-6, 1.0, 1.0), Difference(1e-5, 8.0, 1.0), True)
+    return {
+        "poses": lambda: draw.poses_figure([image, image], [poses, poses], 2),
+        "truth": lambda: draw.truth_figure(image, poses, people),
+        "heatmaps": lambda: draw.heatmap_figure(image, maps, transform, ["nose", "left_wrist"]),
+        "tags": lambda: draw.tag_figure(image, maps, poses, transform),
+        "nobody": lambda: draw.tag_figure(
+            image,
+            align_maps(np.zeros((34, height // 4, width // 4))),
+            draw.confident(poses, 2),
+            transform,
+        ),
+        "check": lambda: draw.check_figure([row, row], 1e-3),
+        "agreement": lambda: draw.agreement_figure(*np.random.default_rng(0).random((2, 34, 8, 8))),
+        "latency": lambda: draw.latency_figure({"a": alone, "b": alone}),
+        "stages": lambda: draw.stage_figure({"a": whole, "b": whole}, ["b"]),
+        "accuracy": lambda: draw.accuracy_figure({"AP": 0.5, "AP (L)": None}),
+        "published": lambda: draw.published_figure(NETWORKS.values()),
+    }
+
+
+@pytest.mark.parametrize("name", figures(np.full((300, 240, 3), 200, np.uint8)))
+def test_figures_can_be_saved(name, image, tmp_path):
+    path = draw.save(figures(image)[name](), tmp_path / "deep" / f"{name}.png")
+    picture = cv2.imread(str(path))
+    assert min(picture.shape[:2]) > 150
+    assert picture.std() > 5, "not a blank page"
+    assert [p.name for p in path.parent.iterdir()] == [path.name], "no temporary file stays"
+
+
+def test_style_is_not_forced_on_others(image):
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    draw.poses_figure([image], [standing()])
+    assert dict(matplotlib.rcParams) == before
