@@ -101,7 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     infer.add_argument("images", nargs="+", type=Path, help="image files or folders")
     infer.add_argument("--out", type=Path, default=None, help="folder for poses.json and painted pictures")
     for sub in (score, perf):
-        sub.add_argument("--data", type=Path, default=None, help="COCO-format folder (default: the shipped demo set)")
+        sub.add_argument(
+            "--data",
+            type=Path,
+            default=None,
+            help="COCO-format folder (default: the demo set; COCO for official weights)",
+        )
         sub.add_argument("--split", default="val2017", help="folder and annotation name inside it")
         sub.add_argument(
             "--image-num", type=_positive, default=None, help="a seeded sample of so many images; default all"
@@ -217,7 +222,7 @@ def evaluate_dataset(args: argparse.Namespace) -> int:
     """Runs and scores; prints the ten numbers and keeps a record."""
     from helpers import evaluate
 
-    dataset = CocoDataset(args.data or paths.demo_data(), args.split)
+    dataset = _dataset(args)
     image_ids = dataset.sample(args.image_num, args.seed)
     built = _built(args)
     estimator = PoseEstimator(_load(args, built), flip_test=not args.no_flip)
@@ -231,7 +236,7 @@ def evaluate_dataset(args: argparse.Namespace) -> int:
 
 def time_engine(args: argparse.Namespace) -> int:
     """Times the network alone and the whole call; prints percentiles and keeps a record."""
-    dataset = CocoDataset(args.data or paths.demo_data(), args.split)
+    dataset = _dataset(args)
     pictures = [
         dataset.path(image_id) for image_id in dataset.sample(args.image_num or min(16, len(dataset)), args.seed)
     ]
@@ -275,6 +280,12 @@ def report(args: argparse.Namespace) -> int:
 
 def _model(args: argparse.Namespace) -> str:
     return zoo.get(args.model or zoo.default_name()).name
+
+
+def _dataset(args: argparse.Namespace) -> CocoDataset:
+    """What was asked for, else what the weights were trained for."""
+    usual = paths.coco() if args.weights == "official" else paths.demo_data()
+    return CocoDataset(args.data or usual, args.split)
 
 
 def _built(args: argparse.Namespace) -> Path:

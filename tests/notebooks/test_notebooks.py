@@ -1,0 +1,139 @@
+"""The notebooks: well-formed as they are committed, and run from top to bottom by papermill as a reader would."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import json
+
+import cv2
+import nbformat
+import numpy as np
+import papermill
+import pytest
+
+from helpers import paths, zoo
+
+FOLDER = paths.root() / "notebooks"
+NAMES = ("01_export", "02_build", "03_infer", "04_benchmark")
+FIGURES = {
+    "01_export": {"01_heatmaps", "01_check"},
+    "02_build": {"02_agreement", "02_poses"},
+    "03_infer": {"03_truth", "03_heatmaps", "03_tags", "03_gallery", "03_accuracy"},
+    "04_benchmark": {"04_published", "04_latency", "04_stages"},
+}
+QUICK = {
+    "03_infer": {"image_num": 6, "batch_size": 2},
+    "04_benchmark": {"image_num": 1, "min_runs": 2, "min_seconds": 0.0},
+}
+
+
+def read(name: str):
+    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+
+def run(name: str, out, **parameters):
+    return papermill.execute_notebook(
+        str(FOLDER / f"{name}.ipynb"),
+        str(out / f"{name}.ipynb"),
+        {"out": str(out), **parameters},
+        cwd=str(FOLDER),
+        kernel_name="python3",
+        progress_bar=False,
+        execution_timeout=420,
+    )
+
+
+def test_these_are_all_the_notebooks():
+    assert sorted(p.stem for p in FOLDER.glob("*.ipynb")) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_well_formed(name):
+    notebook = read(name)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    text = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert all(not cell.outputs and cell.execution_count is None for cell in code), "outputs are not committed"
+    assert max(len(cell.source.splitlines()) for cell in code) <= 25, "logic belongs in helpers"
+    assert not any(
+        isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.While))
+        for cell in code
+        for node in ast.walk(ast.parse(cell.source))
+    ), "logic belongs in helpers"
+    assert text[0].startswith(f"# {int(name[:2])} ")
+    assert "**You will learn**" in text[0]
+    assert "**You need**" in text[0]
+    assert "**Try**" in text[-1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_are_literals_with_a_type_and_a_word_of_help(name):
+    tagged = [c for c in read(name).cells if "parameters" in c.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    body = ast.parse(tagged[0].source).body
+    assert all(isinstance(line, ast.AnnAssign) for line in body)
+    for line in body:
+        ast.literal_eval(line.value)
+    shown = papermill.inspect_notebook(str(FOLDER / f"{name}.ipynb"))
+    assert len(shown) == len(body)
+    assert {"model", "weights", "out"} <= set(shown)
+    for parameter in shown.values():
+        assert parameter["inferred_type_name"] in ("str", "int", "bool", "float")
+        assert len(parameter["help"]) > 10
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_the_parameters_of_this_test_exist(name):
+    """papermill only warns of a misspelt one."""
+    assert set(QUICK[name]) <= set(papermill.inspect_notebook(str(FOLDER / f"{name}.ipynb")))
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory):
+    """All four in order, in an empty place: folder, and executed notebooks by name."""
+    out = tmp_path_factory.mktemp("walk")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODEL_PATH", str(out / "models"))
+        return out, {name: run(name, out, **QUICK.get(name, {})) for name in NAMES}
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_and_shows_its_figures(walk, name):
+    out, executed = walk
+    cells = [cell for cell in executed[name].cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in cells)
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+    shown = [o.data["image/png"] for o in outputs if "image/png" in o.get("data", {})]
+    assert {p.stem for p in out.glob(f"{name[:2]}_*.png")} == FIGURES[name]
+    assert len(shown) == len(FIGURES[name])
+    for picture in shown:
+        pixels = cv2.imdecode(np.frombuffer(base64.b64decode(picture), np.uint8), cv2.IMREAD_COLOR)
+        assert min(pixels.shape[:2]) > 200
+        assert pixels.std() > 5
+
+
+def test_records_of_all_three_networks(walk):
+    out, _ = walk
+    records = [json.loads(path.read_text()) for path in (out / "records").glob("*.json")]
+    timed = [r for r in records if "latency_ms" in r]
+    assert {r["model"] for r in timed} == set(zoo.NETWORKS)
+    [scored] = [r for r in records if "ap" in r]
+    assert scored["model"] == "MobileNetv2"
+    assert scored["images"] == 6
+    assert all("ap" not in r for r in timed if r["weights"] == "random")
+
+
+def test_the_closing_table_says_what_was_not_measured(walk):
+    _, executed = walk
+    shown = [o.data["text/plain"] for o in executed["04_benchmark"].cells[-2].outputs if "data" in o]
+    assert shown[-1].count("needs official weights") == 4, "AP and AR of HRNet and ResNet50"
+
+
+def test_a_wrong_model_stops_with_one_clear_line(tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match="did you mean HRNet"):
+        run("01_export", tmp_path, model="HRNett")
+    assert not list(tmp_path.glob("*.png"))

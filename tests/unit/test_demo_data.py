@@ -1,0 +1,132 @@
+"""The shipped demo set: whole, consistent, and made by the scripts beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from helpers import paths
+from helpers.dataset import KEYPOINT_NAMES, CocoDataset
+
+DEMO = paths.demo_data()
+SPLITS = ("val2017", "calib2017", "hard2017")
+sys.path.insert(0, str(DEMO))
+
+
+def test_every_file_is_the_one_in_the_manifest():
+    lines = (DEMO / "MANIFEST.sha256").read_text().splitlines()
+    listed = {name: digest for digest, name in (line.split("  ") for line in lines)}
+    present = {p.relative_to(DEMO).as_posix(): p for kind in ("*.jpg", "*.json", "*.npz") for p in DEMO.rglob(kind)}
+    assert set(listed) == set(present)
+    changed = [n for n, p in present.items() if hashlib.sha256(p.read_bytes()).hexdigest() != listed[n]]
+    assert changed == []
+    assert sum(p.stat().st_size for p in present.values()) < 40e6
+
+
+def test_calibration_pictures_are_never_scored():
+    ids = [set(CocoDataset(DEMO, split).image_ids) for split in SPLITS]
+    assert sum(map(len, ids)) == len(set.union(*ids))
+    digests = [hashlib.sha256(p.read_bytes()).digest() for split in SPLITS for _, p in CocoDataset(DEMO, split)]
+    assert len(digests) == len(set(digests))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_annotations_describe_the_pictures(split):
+    dataset = CocoDataset(DEMO, split)
+    for image_id, path in dataset:
+        height, width = cv2.imread(str(path)).shape[:2]
+        assert dataset.size(image_id) == (width, height)
+        people = dataset.people(image_id)
+        labelled = people.keypoints[people.keypoints[..., 2] > 0]
+        assert ((labelled[:, :2] >= 0) & (labelled[:, :2] <= [width, height])).all()
+        boxes = people.bbox
+        assert (boxes[:, :2] >= 0).all()
+        assert (boxes[:, 0] + boxes[:, 2] <= width).all()
+        assert (boxes[:, 1] + boxes[:, 3] <= height).all()
+        assert (people.area <= boxes[:, 2] * boxes[:, 3]).all()
+
+
+def test_the_scored_split_is_large_and_mixed():
+    dataset = CocoDataset(DEMO)
+    counts = np.array([len(dataset.people(k)) for k in dataset.image_ids])
+    assert len(dataset) >= 200
+    assert (counts == 0).sum() >= 10
+    assert set(range(1, 6)) <= set(counts)
+    assert len({dataset.size(k) for k in dataset.image_ids}) >= 8
+    areas = np.concatenate([dataset.people(k).area for k in dataset.image_ids])
+    assert ((areas > 32**2) & (areas < 96**2)).sum() > 100
+    assert (areas > 96**2).sum() > 100
+
+
+def test_scenes_are_seeded_and_labels_are_on_the_people():
+    from people import PARTS
+    from scenes import compose, person_masks
+
+    scenes = [compose(np.random.default_rng(5), 480, 360) for _ in range(2)]
+    np.testing.assert_array_equal(scenes[0].image, scenes[1].image)
+    scene = compose(np.random.default_rng(11), 640, 480)
+    for points, mask in zip(scene.keypoints, person_masks(scene)):
+        seen = points[points[:, 2] == 2].astype(int)
+        near = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5))) > 0
+        assert near[seen[:, 1], seen[:, 0]].all()
+    assert scene.ids.max() <= 1 + len(scene.keypoints) * len(PARTS) or (scene.ids == 60000).any()
+
+
+def test_the_body_has_cocos_joints_and_left_is_left():
+    from body import KEYPOINTS, Build, Pose, solve
+
+    assert KEYPOINTS == KEYPOINT_NAMES
+    points = solve(Pose(), Build())
+    for name in KEYPOINTS:
+        if name.startswith("left"):
+            assert points[name][0] > 0 > points[name.replace("left", "right")][0]
+    assert points["nose"][2] > points["head"][2], "the nose is in front"
+    assert points["left_ankle"][1] < points["left_knee"][1] < points["left_hip"][1] < points["left_shoulder"][1]
+
+
+def test_a_crop_keeps_labels_and_parts_on_the_people():
+    from people import PARTS
+    from render import render_scene
+    from train import sample_crop
+
+    scene = render_scene(1)
+    rng = np.random.default_rng(3)
+    checked = 0
+    for _ in range(30):
+        crop = sample_crop(rng, scene, 256)
+        for points in crop["keypoints"]:
+            for name, (x, y, seen) in zip(KEYPOINT_NAMES, points):
+                if seen and name.endswith(("knee", "elbow")):
+                    side = name.split("_")[0]
+                    window = crop["parts"][
+                        max(int(y / 4) - 2, 0) : int(y / 4) + 3, max(int(x / 4) - 2, 0) : int(x / 4) + 3
+                    ]
+                    names = {PARTS[k - 1] for k in np.unique(window) if k}
+                    checked += 1
+                    assert any(part.startswith(side) for part in names) or not names or "torso" in names
+    assert checked > 50
+
+
+def test_training_stops_and_resumes(tmp_path):
+    from render import HELD_OUT_SEED, POOL_SEED, write_shard
+
+    for seed in (HELD_OUT_SEED, POOL_SEED):
+        write_shard(tmp_path / f"scenes_{seed}.npz", seed, count=4)
+    command = [sys.executable, "-W", "ignore", str(DEMO / "train.py"), "--pool", str(tmp_path), "--size", "64"]
+    command += ["--late-size", "64", "--batch", "2", "--threads", "1", "--float32"]
+    for crops, said in ((4, "done: 4 crops"), (8, "resumed at 4 crops")):
+        done = subprocess.run([*command, "--crops", str(crops)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert said in done.stdout
+
+
+def test_annotation_files_name_their_licence():
+    for split in SPLITS:
+        document = json.loads((DEMO / "annotations" / f"person_keypoints_{split}.json").read_text())
+        assert document["licenses"][0]["name"] == "CC0 1.0"
