@@ -21,7 +21,8 @@ export JUPYTER_PLATFORM_DIRS := 1
 
 setup: $(VENV)/ready
 
-# The stamp is newer than the requirements once both installs went through.
+# The stamp is newer than the requirements once both installs went through. The kernel's log level: ipykernel warns at
+# each start that it talks to papermill, on this machine's loopback, without encryption.
 $(VENV)/ready: requirements.txt requirements-mmpose.txt
 	@echo "== setting up $(VENV) (a few minutes the first time)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -29,6 +30,8 @@ $(VENV)/ready: requirements.txt requirements-mmpose.txt
 	echo "setuptools<81" > $(VENV)/build-constraints.txt
 	PIP_CONSTRAINT=$(CURDIR)/$(VENV)/build-constraints.txt \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-mmpose.txt
+	mkdir -p $(VENV)/etc/ipython
+	echo "c.IPKernelApp.log_level = 'ERROR'" > $(VENV)/etc/ipython/ipython_kernel_config.py
 	touch $@
 
 run: setup
@@ -36,7 +39,7 @@ run: setup
 	@set -e; for name in $(NOTEBOOKS); do \
 	  echo "== $$name"; start=$$(date +%s); \
 	  $(BIN)/papermill notebooks/$$name.ipynb $(OUT)/$$name.ipynb --cwd notebooks --kernel python3 \
-	    --execution-timeout $(CELL_TIMEOUT) --no-progress-bar --log-output --log-level WARNING; \
+	    --execution-timeout $(CELL_TIMEOUT) --log-level WARNING; \
 	  echo "== $$name took $$(( $$(date +%s) - start )) s"; \
 	done
 	@$(BIN)/python -m helpers report

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status.
     """
     try:
-        args = _parser().parse_args(argv)
+        args = build_parser().parse_args(argv)
         # What a record says about how to do it again.
         words = ["python", "-m", "helpers", *(sys.argv[1:] if argv is None else argv)]
         args.command = " ".join(shlex.quote(word) for word in words)
@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments of every verb; `parse_args` gives the function to run as `verb`."""
     parser = _Parser(prog="python -m helpers", description=__doc__.splitlines()[0])
     verbs = parser.add_subparsers(title="verbs", dest="name", required=True, parser_class=_Parser)
 
@@ -200,7 +201,8 @@ def infer_images(args: argparse.Namespace) -> int:
         files += list_images(path) if path.is_dir() else [path]
     estimator = PoseEstimator(_engine(args), flip_test=not args.no_flip)
     found, failures = [], []
-    for outcome in estimator.stream(files, args.batch_size):
+    names = _picture_names(files)
+    for index, outcome in enumerate(estimator.stream(files, args.batch_size)):
         if outcome.poses is None:
             failures.append(outcome.error)
             continue
@@ -209,7 +211,7 @@ def infer_images(args: argparse.Namespace) -> int:
             ms = sum(outcome.stage_ms.values())
             print(f"{outcome.name}: {len(outcome.poses)} people, {ms:.0f} ms", flush=True)
         if args.out is not None:
-            _paint(outcome, args.out)
+            _paint(outcome, args.out / names[index])
     if args.out is not None and found:
         with paths.atomic_write(args.out / "poses.json") as part:
             part.write_text(json.dumps(found), encoding="utf-8")
@@ -332,15 +334,27 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
     return {"image": outcome.name, "people": people, "stage_ms": outcome.stage_ms}
 
 
-def _paint(outcome: Outcome, folder: Path) -> None:
-    """Writes the picture with its skeletons as `<folder>/<name>.png`."""
+def _picture_names(files: Sequence[Path]) -> list[str]:
+    """A PNG name for each file, its own where that is free: `a/x.jpg` and `b/x.jpg` become x.png and x_2.png."""
+    names: dict[str, None] = {}
+    for file in files:
+        name, count = f"{file.stem}.png", 1
+        while name in names:
+            count += 1
+            name = f"{file.stem}_{count}.png"
+        names[name] = None
+    return list(names)
+
+
+def _paint(outcome: Outcome, path: Path) -> None:
+    """Writes the picture with its skeletons."""
     import cv2
 
     from helpers.draw import draw_poses
     from helpers.preprocess import read_image
 
     painted = draw_poses(read_image(outcome.name), outcome.poses)
-    with paths.atomic_write(folder / f"{Path(outcome.name).stem}.png") as part:
+    with paths.atomic_write(path) as part:
         cv2.imencode(".png", painted)[1].tofile(str(part))
 
 

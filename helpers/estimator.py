@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Iterable, Iterator, Union
 
 import numpy as np
 
-from helpers.decode import DecodeConfig, Poses, decode_poses
+from helpers.decode import OFFICIAL, DecodeConfig, Poses, decode_poses
 from helpers.errors import DataError, UsageError
 from helpers.preprocess import ResizeTransform, mirror, read_image, resize_align, to_input
 
@@ -73,7 +73,7 @@ class PoseEstimator:
         engine: Engine,
         flip_test: bool = True,
         input_size: int = 512,
-        config: DecodeConfig = DecodeConfig(),  # noqa: B008 (frozen)
+        config: DecodeConfig = OFFICIAL,
     ) -> None:
         self.engine = engine
         self.flip_test = flip_test
@@ -91,8 +91,9 @@ class PoseEstimator:
             One `Poses` per picture, in pixels of that picture.
 
         Raises:
-            DataError: a picture cannot be read, or the network's output is not finite; names the picture.
-            UsageError: an array is no BGR picture, or the engine cannot take its shape.
+            DataError: a picture cannot be read, does not have the shape the engine was built for, or makes the
+                network's output not finite; names the picture.
+            UsageError: `batch_size` is below 1, or an array is no BGR picture.
         """
         found = []
         for outcome in self.stream(images, batch_size):
@@ -112,7 +113,7 @@ class PoseEstimator:
             One `Outcome` per picture, in order.
 
         Raises:
-            UsageError: `batch_size` is below 1, or the engine cannot take a picture's shape.
+            UsageError: `batch_size` is below 1, or an array is no BGR picture.
         """
         if batch_size < 1:
             raise UsageError(f"The batch size must be 1 or more, not {batch_size}.")
@@ -148,11 +149,21 @@ class PoseEstimator:
             pixels = image if is_array else read_image(Path(os.fspath(image)))
             loaded = time.perf_counter()
             job.resized, job.transform = resize_align(pixels, self.input_size)
+            self._refuse_shape(job)
             job.outcome.stage_ms["load"] = (loaded - start) * 1e3
             job.outcome.stage_ms["pre"] = (time.perf_counter() - loaded) * 1e3
         except DataError as error:
-            job.outcome.error = str(error)
+            job.outcome.error, job.resized = str(error), None
         return job
+
+    def _refuse_shape(self, job: _Job) -> None:
+        """An engine built for one shape takes pictures of that shape only."""
+        shape = job.resized.shape[:2]
+        if not self.engine.dynamic_shape and shape != self.engine.input_shape:
+            raise DataError(
+                f"{job.outcome.name} fills an input of {shape[0]} x {shape[1]} (height x width), but the engine was "
+                f"built for {self.engine.input_shape[0]} x {self.engine.input_shape[1]} only; build a dynamic one."
+            )
 
     def _finish(self, jobs: list[_Job], batch_size: int) -> Iterator[Outcome]:
         """Runs the network and the decoder on prepared pictures, those of one shape together."""

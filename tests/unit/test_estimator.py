@@ -103,3 +103,14 @@ def test_a_static_engine_fills_up_its_last_batch(exported, models):
     for image, output in zip(images, (static.maps(image)[0] for image in images)):
         np.testing.assert_allclose(output, free.maps(image)[0], atol=1e-4)
     assert len(static(images, batch_size=2)) == 3
+
+
+def test_a_static_engine_names_the_picture_it_cannot_take(exported, models):
+    backend = backends.get("onnxruntime")
+    spec = BuildSpec(dynamic_shape=False, input_shape=(128, 128))
+    static = PoseEstimator(backend.load(backend.build(exported[17], spec)), input_size=128)
+    square, wide = np.zeros((100, 100, 3), np.uint8), np.zeros((100, 180, 3), np.uint8)
+    first, second = static.stream([square, wide])
+    assert first.poses is not None
+    assert "image 1" in second.error
+    assert "128 x 256" in second.error
