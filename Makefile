@@ -3,7 +3,8 @@
 #   make test   unit, parity and notebook tests, with ruff
 #   make lab    JupyterLab on the notebooks
 #   make lint   ruff on code and notebooks        make format   ruff's fixes
-#   make clean  what was made at run time         make distclean   and the virtual environment
+#   make clean  remove what was made at run time, downloaded checkpoints apart
+#   make distclean   and the virtual environment
 
 PYTHON ?= python3
 VENV := .venv
@@ -59,7 +60,8 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(OUT) data/models .pytest_cache .ruff_cache
+	rm -rf $(OUT) .pytest_cache .ruff_cache
+	find data/models -mindepth 1 -maxdepth 1 ! -name checkpoints -exec rm -rf {} + 2>/dev/null || true
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean

@@ -51,17 +51,15 @@ class NetworkTiming:
 
 @dataclass(frozen=True)
 class EndToEndTiming:
-    """Whole calls, from file (or array) to poses.
+    """From file (or array) to poses: the sum of the stages, where pictures of a batch share the network's time.
 
     Attributes:
         samples_s: (images,) float64 seconds per picture, all stages.
         stage_ms: mean milliseconds per picture and stage.
-        people: mean number of people found per picture.
     """
 
     samples_s: np.ndarray
     stage_ms: dict[str, float]
-    people: float
 
     @property
     def latency(self) -> Latency:
@@ -143,12 +141,35 @@ def end_to_end(estimator: PoseEstimator, images: Sequence[ImageLike], batch_size
     return EndToEndTiming(
         samples_s=np.array([sum(o.stage_ms.values()) for o in outcomes]) / 1e3,
         stage_ms={s: float(np.mean([o.stage_ms[s] for o in outcomes])) for s in STAGES},
-        people=float(np.mean([len(o.poses) for o in outcomes])),
     )
 
 
+def sample_pictures(dataset: CocoDataset, engine: Engine, count: int, seed: int = 0) -> list[Path]:
+    """Pictures to time a whole call on: a seeded sample of those whose shape the engine takes.
+
+    Args:
+        dataset: where from.
+        engine: one built for a fixed shape gets square pictures only.
+        count: how many; fewer if there are not so many.
+        seed: of the sample.
+
+    Raises:
+        DataError: there is none of that shape.
+    """
+    fits = [k for k in dataset.image_ids if engine.dynamic_shape or dataset.size(k)[0] == dataset.size(k)[1]]
+    if not fits:
+        raise DataError(f"{dataset.root / dataset.split} holds no square picture; build a dynamic engine.")
+    chosen = np.random.default_rng(seed).permutation(len(fits))[:count]
+    return [dataset.path(fits[k]) for k in sorted(chosen)]
+
+
 def accuracy_record(
-    built: str | Path, run: Run, dataset: CocoDataset, batch_size: int = 1, command: str = ""
+    built: str | Path,
+    run: Run,
+    dataset: CocoDataset,
+    batch_size: int = 1,
+    flip_test: bool = True,
+    command: str = "",
 ) -> Record:
     """One row: how accurate a built model is, and the times of its run.
 
@@ -157,12 +178,13 @@ def accuracy_record(
         run: from `evaluate.run`.
         dataset: what was scored.
         batch_size: most images in one run of the network.
+        flip_test: whether the mirror image was used; if not, the record's `dataset` says so.
         command: how to do it again.
     """
     return Record(
         **_built_facts(built),
         batch_size=batch_size,
-        dataset=f"{dataset.root.resolve().name} {dataset.split}",
+        dataset=f"{dataset.root.resolve().name} {dataset.split}" + ("" if flip_test else " without flip test"),
         images=run.stats.images,
         ap=run.stats.numbers["AP"],
         ar=run.stats.numbers["AR"],
@@ -196,29 +218,33 @@ def comparison(rows: Sequence[Record], precision: str) -> list[dict[str, Any]]:
     """The closing table: every network of the zoo, measured here and published.
 
     Args:
-        rows: records, of which those of `precision` are taken; the latest of a kind counts.
+        rows: records, of which those of `precision` are taken. Of several accuracies the one on most images
+            counts, of several speeds the latest.
         precision: one of `zoo.PRECISIONS`.
 
     Returns:
-        One dict per network, for `pandas.DataFrame`. Accuracy that was not measured with trained weights says so.
+        One dict per network, for `pandas.DataFrame`. Accuracy that was not measured says what it needs.
     """
     table = []
     for name, network in zoo.NETWORKS.items():
         mine = sorted((r for r in rows if (r.model, r.precision) == (name, precision)), key=lambda r: r.when or "")
         scored = [r for r in mine if r.ap is not None and r.weights != "random"]
         timed = [r for r in mine if r.latency_ms is not None]
-        published = network.published.get(precision)
-        row = {"model": name, "AP here": "needs official weights", "AR here": "needs official weights"}
+        missing = "not measured yet" if paths.demo_weights(name).is_file() else "needs official weights"
+        row = {"model": name, "AP here": missing, "AR here": missing}
         if scored:
-            basis = f"{scored[-1].weights} weights, {scored[-1].images} images"
-            row.update({"AP here": f"{scored[-1].ap:.3f} ({basis})", "AR here": f"{scored[-1].ar:.3f}"})
+            best = max(scored, key=lambda r: r.images or 0)
+            row["AP here"] = f"{best.ap:.3f} ({best.weights} weights, {best.images} images of {best.dataset})"
+            row["AR here"] = "-" if best.ar is None else f"{best.ar:.3f}"
+        published = network.published.get(precision)
         row["AP published"] = f"{published.ap / 100:.4f}" if published else "-"
         row["AR published"] = f"{published.ar / 100:.4f}" if published else "-"
         if timed:
             last = timed[-1]
             row.update({"p50 ms": f"{last.latency_ms.p50:.0f}", "p99 ms": f"{last.latency_ms.p99:.0f}"})
-            row["images/s"] = f"{last.images_per_s:.1f}"
-            if last.weights != "random":  # decoding noise is no measure of decoding people
+            if last.images_per_s is not None:
+                row["images/s"] = f"{last.images_per_s:.1f}"
+            if last.stage_ms and last.weights != "random":  # decoding noise is no measure of decoding people
                 row["whole call ms"] = f"{sum(last.stage_ms.values()):.0f}"
             row["timed with"] = f"{last.weights} weights, {last.backend}, batch {last.batch_size}"
         table.append(row)

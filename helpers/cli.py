@@ -7,6 +7,7 @@ What went wrong is one line on standard error; results go to standard output, wi
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import shlex
 import sys
@@ -46,15 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = ["python", "-m", "helpers", *(sys.argv[1:] if argv is None else argv)]
         args.command = " ".join(shlex.quote(word) for word in words)
         return args.verb(args)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except BrokenPipeError:  # the reader (head, less) has had enough
         sys.stderr.close()
         return 1
+    except (UsageError, DataError, OSError) as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
@@ -79,9 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     perf = verb("perf", time_engine, "Latency and throughput: network alone, and end to end.")
     verb("report", report, "The table of everything measured so far.")
     for sub in (export, build, infer, score, perf):
-        sub.add_argument(
-            "--model", default=None, help=f"one of {', '.join(zoo.NETWORKS)} (default {zoo.default_name()})"
-        )
+        sub.add_argument("--model", help=f"one of {', '.join(zoo.NETWORKS)} (default MMPOSE_MODEL_NAME or MobileNetv2)")
         sub.add_argument("--weights", default="demo", help="demo, official, random, or a checkpoint file")
     export.add_argument("--opset", type=int, choices=(11, 17), help="11 for MagicMind, 17 for the others; default both")
     export.add_argument("--force", action="store_true", help="export again even if nothing changed")
@@ -109,9 +105,7 @@ def build_parser() -> argparse.ArgumentParser:
             help="COCO-format folder (default: the demo set; COCO for official weights)",
         )
         sub.add_argument("--split", default="val2017", help="folder and annotation name inside it")
-        sub.add_argument(
-            "--image-num", type=_positive, default=None, help="a seeded sample of so many images; default all"
-        )
+        sub.add_argument("--image-num", type=_positive, default=None, help="a seeded sample of so many images")
         sub.add_argument("--seed", type=int, default=0, help="of the sample")
     score.add_argument("--out", type=Path, default=None, help="file for the results in COCO's format")
     perf.add_argument("--runs", type=_positive, default=20, help="least number of timed runs")
@@ -136,30 +130,44 @@ def _boolean(text: str) -> bool:
 
 
 def doctor(args: argparse.Namespace) -> int:
-    """Prints what is here; 0 if the default walk (demo data on ONNX Runtime) can be gone."""
+    """Prints what is here; 0 if the default walk (demo pictures and weights on ONNX Runtime) can be gone."""
     facts: dict[str, Any] = {"machine": records.machine(), "versions": records.versions(), "backends": {}}
     for name in backends.names():
         backend = backends.get(name)
         available, reason = backend.is_available()
         facts["backends"][name] = {"available": available, "note": backend.version() if available else reason}
+    facts["demo weights"] = [name for name in zoo.NETWORKS if paths.demo_weights(name).is_file()]
+    missing = []
     try:
         dataset = CocoDataset(paths.demo_data())
         facts["demo data"] = f"{len(dataset)} images in {dataset.root / dataset.split}"
-        sound = facts["backends"]["onnxruntime"]["available"]
     except DataError as error:
-        facts["demo data"], sound = f"unusable: {error}", False
-    facts["demo weights"] = [name for name in zoo.NETWORKS if paths.demo_weights(name).is_file()]
+        facts["demo data"] = "unusable"
+        missing.append(str(error))
+    if not facts["backends"]["onnxruntime"]["available"]:
+        missing.append(f"onnxruntime: {facts['backends']['onnxruntime']['note']}")
+    if not importlib.util.find_spec("pycocotools"):
+        missing.append("pycocotools, for AP and AR: pip install pycocotools")
+    exported = paths.onnx_file(zoo.default_name(), "demo", 17)
+    if not exported.is_file():
+        if not _can_export():
+            missing.append(f"torch and mmpose (requirements-mmpose.txt), or {exported} exported elsewhere")
+        if zoo.default_name() not in facts["demo weights"]:
+            missing.append(f"demo weights {paths.demo_weights(zoo.default_name())}: check the files out again")
+    facts["missing"] = missing
     if args.json:
         print(json.dumps(facts, indent=2))
-        return 0 if sound else 1
+        return 1 if missing else 0
     for title in ("machine", "versions"):
         print(f"{title}:", ", ".join(f"{key} {value}" for key, value in facts[title].items()))
     for name, fact in facts["backends"].items():
         print(f"backend {name}: {'ok, version' if fact['available'] else 'not available:'} {fact['note']}")
     print(f"demo data: {facts['demo data']}")
     print(f"demo weights: {', '.join(facts['demo weights']) or 'none'}")
-    print("ready" if sound else "not ready: see above")
-    return 0 if sound else 1
+    for fault in missing:
+        print(f"missing: {fault}")
+    print("not ready: see above" if missing else "ready")
+    return 1 if missing else 0
 
 
 def export_onnx(args: argparse.Namespace) -> int:
@@ -194,25 +202,27 @@ def build_engine(args: argparse.Namespace) -> int:
 
 def infer_images(args: argparse.Namespace) -> int:
     """Finds people in images; poses.json and painted pictures if there is an output folder."""
+    from helpers.draw import confident
     from helpers.preprocess import list_images
 
     files: list[Path] = []
     for path in args.images:
         files += list_images(path) if path.is_dir() else [path]
-    estimator = PoseEstimator(_engine(args), flip_test=not args.no_flip)
-    found, failures = [], []
     names = _picture_names(files)
-    for index, outcome in enumerate(estimator.stream(files, args.batch_size)):
+    _check_output_folder(args.out, names, files)
+    estimator = PoseEstimator(_load(args, _built(args)), flip_test=not args.no_flip)
+    found, failures = [], []
+    for name, outcome in zip(names, estimator.stream(files, args.batch_size)):
         if outcome.poses is None:
             failures.append(outcome.error)
             continue
         found.append(_as_json(outcome))
         if not args.json:
-            ms = sum(outcome.stage_ms.values())
-            print(f"{outcome.name}: {len(outcome.poses)} people, {ms:.0f} ms", flush=True)
+            count, ms = len(confident(outcome.poses)), sum(outcome.stage_ms.values())
+            print(f"{outcome.name}: {count} {'person' if count == 1 else 'people'}, {ms:.0f} ms", flush=True)
         if args.out is not None:
-            _paint(outcome, args.out / names[index])
-    if args.out is not None and found:
+            _paint(outcome, args.out / name)
+    if args.out is not None:
         with paths.atomic_write(args.out / "poses.json") as part:
             part.write_text(json.dumps(found), encoding="utf-8")
     if args.json:
@@ -224,26 +234,30 @@ def evaluate_dataset(args: argparse.Namespace) -> int:
     """Runs and scores; prints the ten numbers and keeps a record."""
     from helpers import evaluate
 
+    if not args.dynamic_shape:
+        raise UsageError("eval needs --dynamic-shape true: the pictures of a dataset differ in shape")
+    if args.out is not None and (args.out.is_dir() or not args.out.name):
+        raise UsageError(f"--out {args.out} is a folder; name a file for the results")
     dataset = _dataset(args)
     image_ids = dataset.sample(args.image_num, args.seed)
     built = _built(args)
     estimator = PoseEstimator(_load(args, built), flip_test=not args.no_flip)
     run = evaluate.run(estimator, dataset, image_ids, args.batch_size, _progress)
+    record = benchmark.accuracy_record(built, run, dataset, args.batch_size, estimator.flip_test, args.command)
+    what = f"{record.model}, {record.weights} weights, {record.precision} on {record.backend}, {record.dataset}"
+    described = f" ({dataset.description})" if dataset.description else ""
+    _report(args, record, f"{what}{described}\n{run.stats}\n{run.summary().splitlines()[0]}", not run.failures)
     if args.out is not None:
         evaluate.save_results(args.out, evaluate.to_coco_results(run.poses, dataset.category_id))
-    record = benchmark.accuracy_record(built, run, dataset, args.batch_size, args.command)
-    _report(args, record, f"{run.stats}\n{run.summary().splitlines()[0]}")
     return _failed(run.failures, len(image_ids))
 
 
 def time_engine(args: argparse.Namespace) -> int:
     """Times the network alone and the whole call; prints percentiles and keeps a record."""
     dataset = _dataset(args)
-    pictures = [
-        dataset.path(image_id) for image_id in dataset.sample(args.image_num or min(16, len(dataset)), args.seed)
-    ]
     built = _built(args)
     engine = _load(args, built)
+    pictures = benchmark.sample_pictures(dataset, engine, args.image_num or 16, args.seed)
     alone = benchmark.network_only(engine, args.batch_size, min_runs=args.runs, min_seconds=args.seconds)
     whole = benchmark.end_to_end(PoseEstimator(engine), pictures, args.batch_size)
     record = benchmark.speed_record(built, alone, whole, args.command)
@@ -269,10 +283,11 @@ def report(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([row.to_dict() for row in rows], indent=2))
         return 0
-    for precision in zoo.PRECISIONS:
-        if any(row.precision == precision for row in rows):
-            print(f"\n{precision}, {rows[0].machine['cpu']}, {rows[0].machine['cores']} cores")
-            print(records.align(benchmark.comparison(rows, precision)))
+    machines = {(row.machine or {}).get("cpu", "unknown machine"): (row.machine or {}).get("cores") for row in rows}
+    print("measured on " + ", ".join(f"{cpu} ({cores} cores)" if cores else cpu for cpu, cores in machines.items()))
+    for precision in dict.fromkeys(row.precision for row in rows):
+        print(f"\n{precision}")
+        print(records.align(benchmark.comparison(rows, precision)))
     print(f"\nexecuted notebooks, pictures and records: {paths.output()}")
     return 0
 
@@ -296,23 +311,21 @@ def _built(args: argparse.Namespace) -> Path:
     backend = backends.get(args.backend)
     spec = backends.BuildSpec(args.precision, args.batch_size, args.dynamic_shape)
     backend.require(spec.precision)  # before the export, which takes longer
-    try:
-        import torch  # noqa: F401
-    except ImportError:  # a container: the ONNX file was exported elsewhere and copied here
-        onnx_file = paths.onnx_file(model, paths.weights_tag(args.weights), backend.opset)
-    else:
+    if _can_export():
         from helpers import export
 
         onnx_file = export.export(model, args.weights, backend.opset)
+    else:  # a container: the ONNX file was exported elsewhere and copied here
+        onnx_file = paths.onnx_file(model, paths.weights_tag(args.weights), backend.opset)
     return backend.build(onnx_file, spec)
+
+
+def _can_export() -> bool:
+    return all(importlib.util.find_spec(package) for package in ("torch", "mmcv", "mmpose"))
 
 
 def _load(args: argparse.Namespace, built: Path) -> Engine:
     return backends.get(args.backend).load(built, args.device_id)
-
-
-def _engine(args: argparse.Namespace) -> Engine:
-    return _load(args, _built(args))
 
 
 def _progress(done: int, count: int) -> None:
@@ -321,9 +334,24 @@ def _progress(done: int, count: int) -> None:
         print(f"\r{done} of {count} images", end="\n" if done == count else "", file=sys.stderr, flush=True)
 
 
-def _report(args: argparse.Namespace, record: Record, text: str) -> None:
-    file = records.save(record)
-    print(record.to_json() if args.json else f"{text}\nrecord: {file}")
+def _report(args: argparse.Namespace, record: Record, text: str, keep: bool = True) -> None:
+    """Prints a result, and only then saves its record; figures with failed images in them are not kept."""
+    print(record.to_json() if args.json else text, flush=True)
+    if keep:
+        file = records.save(record)
+        if not args.json:
+            print(f"record: {file}")
+
+
+def _check_output_folder(folder: Path | None, names: Sequence[str], files: Sequence[Path]) -> None:
+    """Refuses, before any work, a folder that is none or in which painted pictures would replace their originals."""
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--out {folder} is a file; name a folder")
+    clash = {(folder / name).resolve() for name in names} & {file.resolve() for file in files}
+    if clash:
+        raise UsageError(f"--out {folder} would overwrite {min(clash)}; choose another folder")
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:
@@ -362,6 +390,6 @@ def _failed(failures: Sequence[str], count: int) -> int:
     """Lists the images that did not go through; the exit status."""
     for reason in failures:
         print(f"error: {reason}", file=sys.stderr)
-    if failures:
+    if failures and count > 1:
         print(f"{len(failures)} of {count} images failed", file=sys.stderr)
     return 1 if failures else 0

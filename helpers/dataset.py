@@ -18,7 +18,7 @@ import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterator
+from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
 import numpy as np
 
@@ -68,6 +68,19 @@ OKS_SIGMAS = np.array(
 )
 
 
+# What the entries of the file must have, and as what; `null` is as good as absent.
+_IMAGE = {"id": int, "file_name": str, "width": int, "height": int}
+_ANNOTATION = {
+    "id": int,
+    "image_id": int,
+    "keypoints": list,
+    "num_keypoints": int,
+    "bbox": list,
+    "area": (int, float),
+    "iscrowd": int,
+}
+
+
 @dataclass(frozen=True)
 class People:
     """The annotated people of one image, those whom the evaluation scores.
@@ -96,6 +109,7 @@ class CocoDataset:
         root: folder that holds `annotations` and the split's folder.
         split: name of the image folder, also part of the annotation file's name.
         annotation_file: the JSON that was read.
+        description: what the file says it is, such as "COCO 2017 Dataset"; empty if it does not.
         category_id: COCO's number for "person" in that file.
         image_ids: all image ids, ascending.
     """
@@ -105,14 +119,15 @@ class CocoDataset:
 
         Raises:
             DataError: a folder, the JSON or images are missing; the JSON is damaged, has no person category,
-                or has an annotation that COCO's evaluation cannot score.
+                or has an image that lacks its name or size, or an annotation that COCO's evaluation cannot score.
         """
         self.root = Path(root)
         self.split = split
         self.annotation_file = self.root / "annotations" / f"person_keypoints_{split}.json"
         self._document = _read_annotations(self.root, self.annotation_file)
         self.category_id = _person_category(self._document, self.annotation_file)
-        self._images = {image["id"]: image for image in self._document["images"]}
+        self.description = _description(self._document)
+        self._images = _images_by_id(self._document, self.annotation_file)
         self.image_ids = sorted(self._images)
         self._refuse_missing_images()
         self._people = _people_by_image(self._document, self.category_id, self.annotation_file)
@@ -221,6 +236,9 @@ def _read_annotations(root: Path, path: Path) -> dict[str, Any]:
     for key in ("images", "annotations", "categories"):
         if not isinstance(document, dict) or key not in document:
             raise DataError(f"The annotations {path} have no {key!r}; use a COCO person_keypoints file.")
+        entries = document[key]
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise DataError(f"The {key!r} of {path} are no list of objects; use a COCO person_keypoints file.")
     if not document["images"]:
         raise DataError(f"The annotations {path} list no image; use a COCO person_keypoints file.")
     return document
@@ -228,9 +246,23 @@ def _read_annotations(root: Path, path: Path) -> dict[str, Any]:
 
 def _person_category(document: dict[str, Any], path: Path) -> int:
     for category in document["categories"]:
-        if category.get("name") == "person":
+        if category.get("name") == "person" and "id" in category:
             return category["id"]
-    raise DataError(f"The annotations {path} have no category 'person'; use a COCO person_keypoints file.")
+    raise DataError(f"The annotations {path} have no category 'person' with an id; use a COCO person_keypoints file.")
+
+
+def _description(document: dict[str, Any]) -> str:
+    info = document.get("info")
+    text = info.get("description") if isinstance(info, dict) else None
+    return text if isinstance(text, str) else ""
+
+
+def _images_by_id(document: dict[str, Any], path: Path) -> dict[int, dict[str, Any]]:
+    for image in document["images"]:
+        fault = _entry_fault(image, _IMAGE)
+        if fault:
+            raise DataError(f"Image {image.get('id')} in {path} {fault}; correct the file.")
+    return {image["id"]: image for image in document["images"]}
 
 
 def _people_by_image(document: dict[str, Any], category_id: int, path: Path) -> dict[int, list[dict[str, Any]]]:
@@ -249,11 +281,23 @@ def _people_by_image(document: dict[str, Any], category_id: int, path: Path) -> 
 
 def _annotation_fault(annotation: dict[str, Any]) -> str:
     """Says why pycocotools would fail on an annotation or score it wrongly; empty if it would not."""
-    for key in ("id", "image_id", "keypoints", "num_keypoints", "bbox", "area", "iscrowd"):
-        if key not in annotation:
-            return f"has no {key!r}"
+    fault = _entry_fault(annotation, _ANNOTATION)
+    if fault:
+        return fault
     if len(annotation["keypoints"]) != 3 * len(KEYPOINT_NAMES):
         return f"has {len(annotation['keypoints'])} keypoint numbers instead of {3 * len(KEYPOINT_NAMES)}"
+    if len(annotation["bbox"]) != 4:
+        return f"has a box of {len(annotation['bbox'])} numbers instead of 4"
+    if not all(isinstance(number, (int, float)) for number in (*annotation["keypoints"], *annotation["bbox"])):
+        return "has keypoints or a box that are not numbers"
     if annotation["id"] < 1:
         return "has an id below 1, which COCO's evaluation takes for 'not matched'"
+    return ""
+
+
+def _entry_fault(entry: dict[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Says what an entry lacks; empty if nothing. `wanted`: key -> its type or types."""
+    for key, kind in wanted.items():
+        if not isinstance(entry.get(key), kind):
+            return f"has no usable {key!r}"
     return ""

@@ -109,7 +109,7 @@ def _bgr(hex_colour: str) -> tuple[int, int, int]:
 
 def _fixed(point: np.ndarray) -> tuple[int, int]:
     """Image pixels to OpenCV's fixed point with four binary digits; far-away points are kept in its range."""
-    x, y = np.clip(np.asarray(point[:2], float), -8000, 8000) * 16
+    x, y = np.clip(np.asarray(point[:2], float), -40000, 40000) * 16
     return round(float(x)), round(float(y))
 
 
@@ -426,7 +426,7 @@ def stage_figure(timings: Mapping[str, EndToEndTiming], noise: Collection[str] =
     ax.invert_yaxis()
     ax.set_xlim(0, 1.3 * left.max())
     ax.set_xlabel("milliseconds per picture")
-    fig.legend(ncols=4, loc="outside lower center", fontsize=9)
+    ax.legend(ncol=4, loc="upper center", bbox_to_anchor=(0.42, -0.8 / len(timings)), fontsize=9)
     ax.set_title(title)
     return fig
 
@@ -473,7 +473,7 @@ def published_figure(networks: Iterable[Network], title: str = "") -> Figure:
     ax.set_xticks(range(len(networks)), [network.name for network in networks])
     ax.set_ylabel("AP, percent")
     ax.set_ylim(0, 82)
-    ax.legend(ncols=len(precisions), loc="upper right", fontsize=9)
+    ax.legend(ncol=len(precisions), loc="upper right", fontsize=9)
     ax.set_title(title)
     return fig
 

@@ -8,4 +8,4 @@ class UsageError(ValueError):
 
 
 class DataError(RuntimeError):
-    """A file or what is in it is wrong: missing, truncated, of another network (exit status 1)."""
+    """What a run needs is missing or wrong: a file or what is in it, a library, a card (exit status 1)."""

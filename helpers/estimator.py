@@ -58,6 +58,13 @@ class _Job:
     transform: ResizeTransform | None = None
 
 
+def _fail(job: _Job, error: DataError) -> None:
+    """Ends a job with an error that names the picture."""
+    text = str(error)
+    job.outcome.error = text if job.outcome.name in text else f"{job.outcome.name}: {text}"
+    job.resized = None
+
+
 class PoseEstimator:
     """Finds people and their 17 COCO keypoints in pictures.
 
@@ -117,6 +124,8 @@ class PoseEstimator:
         """
         if batch_size < 1:
             raise UsageError(f"The batch size must be 1 or more, not {batch_size}.")
+        if not self.engine.dynamic_shape:
+            batch_size = self.engine.batch_size
         window: list[_Job] = []
         ahead = batch_size * _WINDOW if batch_size > 1 else 1
         for index, image in enumerate(images):
@@ -135,8 +144,12 @@ class PoseEstimator:
         Returns:
             (output, flipped_output, transform): (34, h, w) float32 of the picture, the same of its mirror image
             (None without flip test), and how to get back to the picture: what `decode_poses` takes.
+
+        Raises:
+            DataError: the picture does not have the shape the engine was built for.
         """
         resized, transform = resize_align(image, self.input_size)
+        self._refuse_shape(resized, "The picture")
         [output], flipped = self._infer([resized])
         return output, None if flipped is None else flipped[0], transform
 
@@ -149,20 +162,20 @@ class PoseEstimator:
             pixels = image if is_array else read_image(Path(os.fspath(image)))
             loaded = time.perf_counter()
             job.resized, job.transform = resize_align(pixels, self.input_size)
-            self._refuse_shape(job)
+            self._refuse_shape(job.resized, job.outcome.name)
             job.outcome.stage_ms["load"] = (loaded - start) * 1e3
             job.outcome.stage_ms["pre"] = (time.perf_counter() - loaded) * 1e3
         except DataError as error:
-            job.outcome.error, job.resized = str(error), None
+            _fail(job, error)
         return job
 
-    def _refuse_shape(self, job: _Job) -> None:
+    def _refuse_shape(self, resized: np.ndarray, name: str) -> None:
         """An engine built for one shape takes pictures of that shape only."""
-        shape = job.resized.shape[:2]
+        shape = resized.shape[:2]
         if not self.engine.dynamic_shape and shape != self.engine.input_shape:
             raise DataError(
-                f"{job.outcome.name} fills an input of {shape[0]} x {shape[1]} (height x width), but the engine was "
-                f"built for {self.engine.input_shape[0]} x {self.engine.input_shape[1]} only; build a dynamic one."
+                f"{name} fills an input of {shape[0]} x {shape[1]} (height x width), but the engine was built for "
+                f"{self.engine.input_shape[0]} x {self.engine.input_shape[1]} only; build a dynamic one."
             )
 
     def _finish(self, jobs: list[_Job], batch_size: int) -> Iterator[Outcome]:
@@ -180,7 +193,12 @@ class PoseEstimator:
     def _run_batch(self, jobs: list[_Job]) -> None:
         """Fills in the poses of pictures of one shape."""
         start = time.perf_counter()
-        outputs, flipped = self._infer([job.resized for job in jobs])
+        try:
+            outputs, flipped = self._infer([job.resized for job in jobs])
+        except DataError as error:  # out of memory on a panorama, say: the other pictures go on
+            for job in jobs:
+                _fail(job, error)
+            return
         shared = (time.perf_counter() - start) * 1e3 / len(jobs)
         for k, job in enumerate(jobs):
             job.resized = None  # the picture is no longer needed, and windows can be large
@@ -189,7 +207,7 @@ class PoseEstimator:
                 mirrored = None if flipped is None else flipped[k]
                 job.outcome.poses = decode_poses(outputs[k], mirrored, job.transform, self.config)
             except DataError as error:
-                job.outcome.error = f"{job.outcome.name}: {error}"
+                _fail(job, error)
             job.outcome.stage_ms["infer"] = shared
             job.outcome.stage_ms["decode"] = (time.perf_counter() - start) * 1e3
 

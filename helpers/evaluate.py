@@ -109,8 +109,8 @@ def run(
         Poses, failures, times and score.
 
     Raises:
-        UsageError: no image, or the engine cannot take an image's shape.
-        DataError: not one image could be read.
+        UsageError: no image.
+        DataError: not one image could be used.
     """
     poses: dict[int, Poses] = {}
     failures: list[str] = []

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import io
 import logging
 import os
@@ -133,9 +134,11 @@ def export(
 
     Raises:
         UsageError: unknown model, weights or opset, or `out` does not end in `.onnx`.
-        DataError: the weights do not fit, the exported graph is wrong or computes something else, or the file
-            cannot be written.
+        DataError: onnx or onnxruntime is not installed, the weights do not fit, the exported graph is wrong or
+            computes something else, or the file cannot be written.
     """
+    if not all(importlib.util.find_spec(package) for package in ("onnx", "onnxruntime")):
+        raise DataError("Exporting needs onnx and onnxruntime; install requirements.txt.")
     zoo.get(model)
     if opset not in OPSETS:
         raise UsageError(f"Opset {opset} is not supported; use 11 (for MagicMind) or 17 (for the others).")
@@ -151,7 +154,10 @@ def export(
         "versions": {package: _version(package) for package in ("torch", "onnx", "mmpose")},
         "format": _FORMAT,
     }
-    if not force and paths.is_current(path, decides) and _covers(read_checks(path), shapes, batches):
+    source = network.weights_file(model, weights)
+    weights_file = None if source is None else str(source.resolve())
+    if not force and paths.is_current(path, decides) and _covers(path, shapes, batches):
+        _follow(path, weights_file)
         return path
 
     start = time.perf_counter()
@@ -160,11 +166,10 @@ def export(
         _write(module, part, opset)
         _check_graph(part, opset, path.name)
         rows = _verify(part, module, shapes, batches, TOLERANCE, path.name)
-    file = network.weights_file(model, weights)
     paths.write_sidecar(
         path,
         **decides,
-        weights_file=None if file is None else str(file.resolve()),
+        weights_file=weights_file,
         checked=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         checks=[dataclasses.asdict(row) for row in rows],
         export_s=round(time.perf_counter() - start, 3),
@@ -273,9 +278,21 @@ def _difference(found: np.ndarray, wanted: np.ndarray) -> Difference:
     )
 
 
-def _covers(rows: list[CheckRow], shapes: Sequence[tuple[int, int]], batches: Sequence[int]) -> bool:
-    done = {(row.batch, row.height, row.width) for row in rows}
-    return done >= {(batch, height, width) for height, width in shapes for batch in batches}
+def _covers(path: Path, shapes: Sequence[tuple[int, int]], batches: Sequence[int]) -> bool:
+    """Whether an exported file has passed these checks; one whose sidecar cannot tell has not."""
+    try:
+        done = [(row.batch, row.height, row.width) for row in read_checks(path)]
+    except DataError:
+        return False
+    return all((batch, height, width) in done for height, width in shapes for batch in batches)
+
+
+def _follow(path: Path, weights_file: str | None) -> None:
+    """Has the sidecar say where the weights are now, if the same ones were somewhere else at the export."""
+    facts = paths.read_sidecar(path)
+    if facts.get("weights_file") != weights_file:
+        with contextlib.suppress(DataError):  # a read-only folder: the file is good, only PyTorch looks for the weights
+            paths.write_sidecar(path, **{**facts, "weights_file": weights_file})
 
 
 def _write(module: torch.nn.Module, path: Path, opset: int) -> None:

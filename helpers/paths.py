@@ -141,8 +141,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         DataError: the file cannot be written: no permission, no space, a folder in its place.
     """
-    path = Path(path)
-    part = path.with_name(f".part-{uuid.uuid4().hex[:8]}-{path.name}")
+    path = Path(path).absolute()
+    part = path.parent / f".part-{uuid.uuid4().hex[:8]}-{path.name}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.touch()
@@ -210,5 +210,6 @@ def is_current(path: Path, decides: Mapping[str, Any]) -> bool:
 
 
 def _from_environment(variable: str, otherwise: Path) -> Path:
+    """A folder from the environment; a relative one is taken from the repository, wherever the caller stands."""
     value = os.environ.get(variable)
-    return Path(value).expanduser() if value else otherwise
+    return root() / Path(value).expanduser() if value else otherwise

@@ -3,7 +3,8 @@
     image = read_image("people.jpg")              # (H, W, 3) uint8, BGR, upright
     resized, transform = resize_align(image)      # (h, w, 3) uint8, short side 512, multiples of 64
     batch = to_input([resized])                   # (1, 3, h, w) float32
-    network_xy -> transform.to_original(network_xy)
+
+The way back, from network pixels to those of the image, is `decode.to_image`.
 
 Everything here equals mmpose's own result to the last bit (tests/parity/test_preprocess.py).
 """
@@ -230,18 +231,6 @@ class ResizeTransform:
             _three_corners((width * 0.5, height * 0.5), width),
         )
 
-    def to_original(self, points: np.ndarray) -> np.ndarray:
-        """Maps points from network-input pixels to original-image pixels, with MMPose's `transform_preds`.
-
-        Args:
-            points: (..., 2) x, y on the network's input. Heatmap cells are 4 input pixels wide.
-
-        Returns:
-            (..., 2) float64 x, y on the original image.
-        """
-        extent = self.scale * _MMPOSE_UNIT
-        return np.asarray(points) * (extent / self.base_size) + self.center - extent * 0.5
-
 
 def resize_align(image: np.ndarray, input_size: int = 512) -> tuple[np.ndarray, ResizeTransform]:
     """Scales an image so that its short side is `input_size`, and pads it to multiples of 64 with black.
@@ -255,7 +244,7 @@ def resize_align(image: np.ndarray, input_size: int = 512) -> tuple[np.ndarray, 
         input_size: length of the short side in pixels, itself rounded up to a multiple of 64.
 
     Returns:
-        The (h, w, 3) uint8 network-size image and the transform that undoes the placement.
+        The (h, w, 3) uint8 network-size image and how it was placed, for the way back.
 
     Raises:
         UsageError: `image` is not (H, W, 3) uint8, or `input_size` is not positive.

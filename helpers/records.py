@@ -3,7 +3,7 @@
     record = Record("HRNet", "official", "onnxruntime", "force_float32", ap=0.654, ar=0.710, machine=machine())
     save(record)
     records, problems = load_all()
-    print(markdown(records))
+    print(align([{"model": record.model, "AP": record.ap} for record in records]))
 
 A figure that was not measured is absent: it is neither 0 nor null, in no file and no table.
 """
@@ -200,23 +200,6 @@ def load_all(folder: str | os.PathLike[str] | None = None) -> tuple[list[Record]
     return records, problems
 
 
-def table(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Records as rows for printing, or for `pandas.DataFrame`.
-
-    Returns:
-        One dict per record, all with the same keys in the same order: the columns that any record has a figure for.
-        None stands where a record has none.
-    """
-    rows = [_row(record) for record in records]
-    shown = [column for column in _row(_NOTHING) if any(row[column] is not None for row in rows)]
-    return [{column: row[column] for column in shown} for row in rows]
-
-
-def markdown(records: Sequence[Record]) -> str:
-    """Records as a Markdown table, columns aligned; empty where nothing was measured."""
-    return align(table(records))
-
-
 def align(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as a Markdown table whose columns line up in a terminal.
 
@@ -282,31 +265,6 @@ def versions() -> dict[str, str]:
 
 
 # ------------------------------------------------------------------------------------------------- parts
-
-_NOTHING = Record("", "", "", "")
-
-
-def _row(record: Record) -> dict[str, Any]:
-    latency, stages = record.latency_ms, record.stage_ms or {}
-    row = {
-        "model": record.model,
-        "weights": record.weights,
-        "backend": record.backend,
-        "precision": record.precision,
-        "batch": record.batch_size,
-        "input": None if record.input_shape is None else "x".join(str(size) for size in record.input_shape),
-        "dataset": record.dataset,
-        "images": record.images,
-        "AP": record.ap,
-        "AR": record.ar,
-        "p50 ms": latency and latency.p50,
-        "p99 ms": latency and latency.p99,
-        "images/s": record.images_per_s,
-    }
-    row.update({f"{stage} ms": stages.get(stage) for stage in ("load", "pre", "infer", "decode", "draw")})
-    row["MB"] = None if record.model_bytes is None else record.model_bytes / 1e6
-    row["build s"] = record.build_s
-    return row
 
 
 def _text(value: Any) -> str:

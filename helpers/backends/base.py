@@ -208,8 +208,9 @@ class Backend(abc.ABC):
             The built model, named as in the sample (`paths.engine_file`); its sidecar lies beside it.
 
         Raises:
-            UsageError: the backend is not available here, or cannot build that precision.
-            DataError: the ONNX file is missing, damaged or without sidecar; the build failed or cannot be written.
+            UsageError: the backend cannot build that precision.
+            DataError: the backend is not available here; the ONNX file is missing, damaged or without sidecar; the
+                build failed or cannot be written.
         """
         self.require(spec.precision)
         onnx_path = Path(onnx_path)
@@ -244,8 +245,9 @@ class Backend(abc.ABC):
             device_id: number of the card; 0 on a CPU.
 
         Raises:
-            UsageError: the backend is not available here, the model is another backend's, or there is no such device.
-            DataError: the file is missing, or not what its sidecar describes.
+            UsageError: the model is another backend's, or there is no such device.
+            DataError: the backend is not available here; the file is missing, not what its sidecar describes, or
+                the sidecar is damaged.
         """
         self.require()
         path = Path(path)
@@ -256,6 +258,8 @@ class Backend(abc.ABC):
             raise UsageError(f"{path} is no model of the {self.name} backend; build one with it.")
         if facts.get("sha256") != paths.sha256(path):
             raise DataError(f"{path} was changed or cut short since it was built; build it again.")
+        if not _is_whole(facts):
+            raise DataError(f"{paths.sidecar(path)} is damaged; build {path.name} again.")
         return self._load(path, facts, device_id)
 
     @abc.abstractmethod
@@ -270,11 +274,12 @@ class Backend(abc.ABC):
         """Makes sure that the backend can run here, and build a precision.
 
         Raises:
-            UsageError: it cannot; says why, or what it can build.
+            DataError: something is missing here; says what.
+            UsageError: it does not build that precision; says what it builds.
         """
         available, reason = self.is_available()
         if not available:
-            raise UsageError(f"The {self.name} backend is not available: {reason}.")
+            raise DataError(f"The {self.name} backend is not available: {reason}.")
         if precision is not None and precision not in self.precisions():
             raise UsageError(
                 f"The {self.name} backend does not build {precision} in this version; "
@@ -334,6 +339,13 @@ def only_cpu(name: str, device_id: int) -> None:
     """
     if device_id != 0:
         raise UsageError(f"The {name} backend runs on the CPU, which is device 0; there is no device {device_id}.")
+
+
+def _is_whole(facts: dict[str, Any]) -> bool:
+    """Whether the sidecar of a built model has all that engines take from it."""
+    if {"model", "precision", "dynamic_shape", "shapes"} - set(facts) or not isinstance(facts["shapes"], dict):
+        return False
+    return bool(facts["dynamic_shape"]) or {"batch_size", "input_shape"} <= set(facts["shapes"])
 
 
 def _are_counts(values: Any, length: int) -> bool:

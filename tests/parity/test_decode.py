@@ -382,6 +382,14 @@ def test_joints_nobody_shows_are_not_filled(tally):
     assert (found.keypoints[0, 1:, 2] == 0).all()
 
 
+def test_enough_was_compared(tally, pytestconfig):
+    """The last of those who use the tally, so that its report is no report about nothing."""
+    if pytestconfig.getoption("keyword") or pytestconfig.getoption("lf", False):
+        pytest.skip("only a part of this file was selected")
+    assert tally.maps >= 200
+    assert tally.mismatches == 0
+
+
 # --- Single steps ---------------------------------------------------------------------------------------
 
 

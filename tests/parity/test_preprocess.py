@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from mmcv import Config
-from mmpose.core.post_processing import transform_preds
 from mmpose.datasets.pipelines import BottomUpGetImgSize, BottomUpResizeAlign, Compose, shared_transform
 from PIL import Image
 
@@ -92,14 +91,6 @@ def test_other_input_sizes(input_size):
         theirs, info = mmpose_resize(image, input_size)
         assert_same_transform(transform, info)
         np.testing.assert_array_equal(resized, theirs)
-
-
-def test_points_map_as_transform_preds_maps_them():
-    for width, height in SIZES:
-        _, transform = resize_align(noise(width, height))
-        points = np.random.default_rng(width).uniform(-5, max(transform.base_size), (17, 2))
-        expected = transform_preds(points, transform.center, transform.scale, transform.base_size)
-        np.testing.assert_allclose(transform.to_original(points), expected, rtol=0, atol=1e-9)
 
 
 def torchvision_normalize(tensor, mean, std, inplace):

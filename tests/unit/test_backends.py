@@ -67,9 +67,9 @@ def test_not_available_says_why(name, exported):
     available, reason = backend.is_available()
     assert not available
     assert len(reason) > 20
-    with pytest.raises(UsageError, match=f"{name} backend is not available: {reason}"):
+    with pytest.raises(DataError, match=f"{name} backend is not available: {reason}"):
         backend.build(exported[17], BuildSpec())
-    with pytest.raises(UsageError, match="is not available"):
+    with pytest.raises(DataError, match="is not available"):
         backend.load(exported[17])
 
 
@@ -273,6 +273,22 @@ def test_load_of_what_is_not_there_or_damaged(exported, ort, tmp_path):
     paths.sidecar(path).unlink()
     with pytest.raises(DataError, match="has no"):
         ort.load(path)
+
+
+@pytest.mark.parametrize("name", HERE)
+@pytest.mark.parametrize("key", ["model", "precision", "dynamic_shape", "shapes"])
+def test_load_with_a_damaged_sidecar(exported, models, name, key):
+    backend = backends.get(name)
+    path = backend.build(exported[17], STATIC)
+    facts = paths.read_sidecar(path)
+    damaged = [{k: value for k, value in facts.items() if k != key}]
+    if key == "shapes":
+        damaged += [{**facts, "shapes": {"batch_size": 2}}, {**facts, "shapes": [2, 64, 96]}]
+    for document in damaged:
+        paths.sidecar(path).write_text(json.dumps(document))
+        with pytest.raises(DataError, match=r"\.json is damaged; build .* again"):
+            backend.load(path)
+    assert backend.load(backend.build(exported[17], STATIC)).batch_size == 2
 
 
 def test_model_of_another_backend(built, ort):

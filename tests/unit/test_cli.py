@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -52,7 +53,6 @@ def fails(capsys, status: int, *argv: str) -> str:
         (["eval", "--model", "HRNett"], "did you mean HRNet"),
         (["eval", "--precision", "float32"], "force_float32"),
         (["eval", "--backend", "tensorrt"], "onnxruntime"),
-        (["eval", "--backend", "magicmind"], "not part of this version"),
         (["eval", "--precision", "qint8_mixed_float16"], "does not build qint8_mixed_float16"),
         (["eval", "--weights", "demoo"], "demoo"),
         (["eval", "--image-num", "0"], "--image-num"),
@@ -62,6 +62,10 @@ def fails(capsys, status: int, *argv: str) -> str:
         (["eval", "--device-id", "1"], "device 1"),
         (["export", "--opset", "12"], "--opset"),
         (["infer"], "images"),
+        (["eval", "--dynamic-shape", "false"], "differ in shape"),
+        (["eval", "--out", "."], "folder"),
+        (["infer", PICTURE, "--out", PICTURE], "is a file"),
+        (["infer", PICTURE.replace(".jpg", ".png"), "--out", str(paths.demo_data() / "val2017")], "overwrite"),
         (["frobnicate"], "frobnicate"),
         ([], "name"),
     ],
@@ -82,6 +86,9 @@ def test_wrong_data_is_one_line_and_status_1(capsys, tmp_path, home):
     assert str(empty) in fails(capsys, 1, "infer", str(empty))
     assert "cut.pth" in fails(capsys, 1, "export", "--weights", str(cut))
     assert "nowhere" in fails(capsys, 1, "eval", "--data", str(tmp_path / "nowhere"))
+    assert "not part of this version" in fails(capsys, 1, "eval", "--backend", "magicmind")
+    assert "nope.png" in fails(capsys, 1, "infer", str(tmp_path / "nope.png"))
+    assert "x" * 300 in fails(capsys, 1, "infer", "x" * 300)
     assert "records" in fails(capsys, 1, "report")
     assert files(home) == before
 
@@ -121,14 +128,43 @@ def test_infer_lists_what_it_could_not_read_and_goes_on(capsys, tmp_path):
     assert [e["image"] for e in json.loads((tmp_path / "out" / "poses.json").read_text())] == [
         str(folder / "b_good.jpg")
     ]
-    assert main(["infer", str(folder / "a_cut.jpg"), str(tmp_path / "missing.png")]) == 1
+
+
+def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.jpg").write_bytes(Path(PICTURE).read_bytes())
+    assert main(["infer", str(tmp_path / "a"), str(tmp_path / "b"), "--no-flip", "--out", str(tmp_path / "out")]) == 0
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"x.png", "x_2.png", "poses.json"}
+
+
+def test_an_eval_with_failures_says_so_and_keeps_no_record(capsys, tmp_path, home):
+    root = tmp_path / "coco"
+    dataset = CocoDataset(paths.demo_data())
+    document = json.loads(dataset.annotation_file.read_text())
+    chosen = dataset.sample(2)
+    for key, name in (("images", "id"), ("annotations", "image_id")):
+        document[key] = [entry for entry in document[key] if entry[name] in chosen]
+    (root / "annotations").mkdir(parents=True)
+    (root / "val2017").mkdir()
+    (root / "annotations" / dataset.annotation_file.name).write_text(json.dumps(document))
+    data = [dataset.path(k).read_bytes() for k in chosen]
+    for image_id, content in zip(chosen, (data[0], data[1][:3000])):
+        (root / "val2017" / dataset.path(image_id).name).write_bytes(content)
+    before = files(home)
+    assert main(["eval", "--data", str(root)]) == 1
+    captured = capsys.readouterr()
+    assert "2 of 2 images" in captured.out
+    assert dataset.path(chosen[1]).name in captured.err
+    assert files(home) == before
 
 
 def test_eval_prints_the_ten_numbers_and_their_scope(capsys, tmp_path, home):
     results = tmp_path / "results.json"
     assert main(["eval", "--image-num", "4", "--batch-size", "2", "--out", str(results)]) == 0
     out = capsys.readouterr().out
-    assert [line.rsplit(None, 1)[0] for line in out.splitlines()[:10]] == list(STAT_NAMES)
+    assert out.startswith("MobileNetv2, demo weights, force_float32 on onnxruntime, demo val2017 (generated people")
+    assert [line.rsplit(None, 1)[0] for line in out.splitlines()[1:11]] == list(STAT_NAMES)
     assert "4 of 256 images" in out
     ids = CocoDataset(paths.demo_data()).sample(4)
     assert {r["image_id"] for r in json.loads(results.read_text())} <= set(ids)

@@ -139,18 +139,43 @@ def test_damaged_annotations(coco_root, damage):
         (lambda document: document.pop("categories"), "have no 'categories'"),
         (lambda document: document["images"].clear(), "list no image"),
         (lambda document: document["categories"][0].update(name="cat"), "no category 'person'"),
-        (lambda document: document["annotations"][1].pop("area"), "Annotation 2 in .* has no 'area'"),
+        (lambda document: document["annotations"][1].pop("area"), "Annotation 2 in .* has no usable 'area'"),
         (
             lambda document: document["annotations"][4].update(keypoints=[0] * 42),
             "42 keypoint numbers instead of 51",
         ),
         (lambda document: document["annotations"][0].update(id=0), "Annotation 0 in .* has an id below 1"),
+        (lambda document: document["annotations"][0].update(keypoints=None), "1 in .* has no usable 'keypoints'"),
+        (lambda document: document["annotations"][0].update(keypoints=["a"] * 51), "1 in .* that are not numbers"),
+        (lambda document: document["annotations"][0].update(bbox=[1, 2]), "1 in .* has a box of 2 numbers"),
+        (lambda document: document["annotations"].append("person"), "'annotations' of .* are no list of objects"),
+        (lambda document: document["categories"].insert(0, "person"), "'categories' of .* are no list of objects"),
+        (lambda document: document["categories"][0].pop("id"), "no category 'person' with an id"),
+        (lambda document: document.update(images={"id": 3}), "'images' of .* are no list of objects"),
+        (lambda document: document["images"][0].pop("id"), "Image None in .* has no usable 'id'"),
+        (lambda document: document["images"][0].pop("file_name"), "Image 10 in .* has no usable 'file_name'"),
+        (lambda document: document["images"][0].pop("width"), "Image 10 in .* has no usable 'width'"),
+        (lambda document: document["images"][0].update(height=None), "Image 10 in .* has no usable 'height'"),
     ],
 )
 def test_unfit_annotations(coco_root, change, message):
     rewrite(coco_root, change)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as caught:
         CocoDataset(coco_root)
+    assert str(coco_root / ANNOTATIONS) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("info", "description"),
+    [({"description": "COCO 2017 Dataset"}, "COCO 2017 Dataset"), ({}, ""), (None, ""), ({"description": None}, "")],
+)
+def test_description(coco_root, info, description):
+    rewrite(coco_root, lambda document: document.update(info=info))
+    assert CocoDataset(coco_root).description == description
+
+
+def test_a_file_without_info_has_no_description(coco_root):
+    assert CocoDataset(coco_root).description == ""
 
 
 def test_a_list_is_no_annotation_file(coco_root):

@@ -66,7 +66,7 @@ def test_the_scored_split_is_large_and_mixed():
 
 def test_scenes_are_seeded_and_labels_are_on_the_people():
     from people import PARTS
-    from scenes import compose, person_masks
+    from scenes import OCCLUDER, compose, person_masks
 
     scenes = [compose(np.random.default_rng(5), 480, 360) for _ in range(2)]
     np.testing.assert_array_equal(scenes[0].image, scenes[1].image)
@@ -75,7 +75,8 @@ def test_scenes_are_seeded_and_labels_are_on_the_people():
         seen = points[points[:, 2] == 2].astype(int)
         near = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5))) > 0
         assert near[seen[:, 1], seen[:, 0]].all()
-    assert scene.ids.max() <= 1 + len(scene.keypoints) * len(PARTS) or (scene.ids == 60000).any()
+    assert (scene.ids == OCCLUDER).any(), "furniture, whose number is no person's"
+    assert scene.ids[scene.ids != OCCLUDER].max() <= len(scene.keypoints) * len(PARTS)
 
 
 def test_the_body_has_cocos_joints_and_left_is_left():
@@ -97,7 +98,7 @@ def test_a_crop_keeps_labels_and_parts_on_the_people():
 
     scene = render_scene(1)
     rng = np.random.default_rng(3)
-    checked = 0
+    own = wrong = empty = 0  # windows around a joint: with its own side's parts, with the other's alone, with none
     for _ in range(30):
         crop = sample_crop(rng, scene, 256)
         for points in crop["keypoints"]:
@@ -107,10 +108,13 @@ def test_a_crop_keeps_labels_and_parts_on_the_people():
                     window = crop["parts"][
                         max(int(y / 4) - 2, 0) : int(y / 4) + 3, max(int(x / 4) - 2, 0) : int(x / 4) + 3
                     ]
-                    names = {PARTS[k - 1] for k in np.unique(window) if k}
-                    checked += 1
-                    assert any(part.startswith(side) for part in names) or not names or "torso" in names
-    assert checked > 50
+                    sides = {PARTS[k - 1].split("_")[0] for k in np.unique(window) if k} & {"left", "right"}
+                    own += side in sides
+                    wrong += bool(sides) and side not in sides
+                    empty += not sides
+    assert own > 50
+    assert wrong == 0
+    assert empty < 0.1 * own
 
 
 def test_training_stops_and_resumes(tmp_path):

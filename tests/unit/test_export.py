@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import onnx
 import pytest
 import torch
 
-from helpers import export, network, paths
+from helpers import backends, export, network, paths
 from helpers.errors import DataError, UsageError
 
 SMALL = {"shapes": [(64, 96)], "batches": [1]}
@@ -91,6 +92,36 @@ def test_export_is_repeated_only_when_needed(out, tmp_path):
     facts["versions"]["torch"] = "1.0"
     paths.sidecar(out).write_text(json.dumps(facts))
     assert run() > repaired
+
+
+@pytest.mark.parametrize("checks", [None, [{"opset": 17}], "older format"])
+def test_damaged_checks_are_made_again(out, checks):
+    export.export("MobileNetv2", "random", 17, out, **SMALL)
+    facts = json.loads(paths.sidecar(out).read_text())
+    paths.sidecar(out).write_text(json.dumps({**facts, "checks": checks}))
+    export.export("MobileNetv2", "random", 17, out, **SMALL)
+    assert len(export.read_checks(out)) == 1
+
+
+def test_sidecar_follows_weights_that_were_moved(mobilenet, models, tmp_path):
+    weights = network.save_npz(mobilenet, tmp_path / "latest.npz")
+    path = export.export("MobileNetv2", weights, **SMALL)
+    before = path.stat().st_mtime_ns
+    facts = paths.read_sidecar(path)
+    moved = tmp_path / "elsewhere" / "latest.npz"
+    moved.parent.mkdir()
+    weights.rename(moved)
+    assert export.export("MobileNetv2", moved, **SMALL) == path
+    assert path.stat().st_mtime_ns == before
+    assert paths.read_sidecar(path) == {**facts, "weights_file": str(moved)}
+    backends.get("pytorch").build(path, backends.BuildSpec())
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+def test_missing_packages_are_named(out, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)  # what makes `import` fail
+    with pytest.raises(DataError, match=r"needs onnx and onnxruntime; install requirements\.txt"):
+        export.export("MobileNetv2", "random", 17, out, **SMALL)
 
 
 def test_other_weights_are_another_file(mobilenet, models, tmp_path):

@@ -20,6 +20,21 @@ def test_checkpoint_name_carries_its_hash():
         assert len(network.sha256_prefix) == 8
 
 
+def test_published_accuracy():
+    """AP and AR in float32, float16 and int8, as the README of the sample has them."""
+    published = {
+        name: [(accuracy.ap, accuracy.ar) for accuracy in network.published.values()]
+        for name, network in zoo.NETWORKS.items()
+    }
+    assert published == {
+        "HRNet": [(65.42, 70.99), (65.37, 70.95), (62.49, 68.65)],
+        "ResNet50": [(46.78, 55.30), (46.60, 55.30), (45.61, 54.21)],
+        "MobileNetv2": [(38.13, 47.40), (37.98, 47.29), (37.83, 47.34)],
+    }
+    for network in zoo.NETWORKS.values():
+        assert list(network.published) == ["force_float32", "force_float16", "qint8_mixed_float16"]
+
+
 def test_published_accuracy_falls_with_precision():
     for network in zoo.NETWORKS.values():
         aps = [network.published[p].ap for p in ("force_float32", "force_float16", "qint8_mixed_float16")]
