@@ -284,7 +284,7 @@ def tag_figure(image: np.ndarray, maps: Maps, poses: Poses, transform: ResizeTra
     """
     poses = confident(poses)
     aspect = image.shape[1] / image.shape[0]
-    fig, axes = _figure(5 * (2 * aspect + 1.3), 5, 1, 3, gridspec_kw={"width_ratios": [aspect, aspect * 1.08, 1.2]})
+    fig, axes = _figure(4 * (2 * aspect + 1.3), 4.9, 1, 3, gridspec_kw={"width_ratios": [aspect, aspect * 1.08, 1.2]})
     big, [scaled] = _enlarged(image, poses)
     _show(axes[0, 0], draw_poses(big, scaled), "people, one colour each")
     sure = np.clip(maps.heatmaps, 0, 1)
