@@ -86,7 +86,7 @@ def figures(image):
     width, height = transform.base_size
     maps = align_maps(np.random.default_rng(0).random((34, height // 4, width // 4), dtype=np.float32))
     alone = NetworkTiming(np.array([0.1, 0.12, 0.11]), 1, (1, 3, 512, 512))
-    whole = EndToEndTiming(np.array([0.2]), {"load": 1.0, "pre": 2.0, "infer": 150.0, "decode": 12.0}, 1.0)
+    whole = EndToEndTiming(np.array([0.2]), {"load": 1.0, "pre": 2.0, "infer": 150.0, "decode": 12.0})
     row = CheckRow(17, 1, 512, 512, Difference(1e-6, 1.0, 1.0), Difference(1e-5, 8.0, 1.0), True)
     return {
         "poses": lambda: draw.poses_figure([image, image], [poses, poses], 2),
