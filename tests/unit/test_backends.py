@@ -77,7 +77,7 @@ def test_requirements_are_checked_before_anything_is_made():
     backends.get("onnxruntime").require("force_float32")
     with pytest.raises(UsageError, match="does not build qint8_mixed_float16"):
         backends.get("pytorch").require("qint8_mixed_float16")
-    with pytest.raises(UsageError, match="not part of this version"):
+    with pytest.raises(DataError, match="not part of this version"):
         backends.get("magicmind").require()
 
 

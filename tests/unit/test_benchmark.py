@@ -40,6 +40,24 @@ def test_end_to_end_adds_up_the_stages(demo_engine):
     assert timing.images_per_s == pytest.approx(2 / timing.samples_s.sum())
 
 
+class Static:
+    """As much of an engine as `sample_pictures` looks at."""
+
+    dynamic_shape = False
+
+
+def test_pictures_to_time_fit_the_engine(demo_engine):
+    dataset = CocoDataset(paths.demo_data())
+    sizes = {dataset.path(k): dataset.size(k) for k in dataset.image_ids}
+    free = benchmark.sample_pictures(dataset, demo_engine, 20)
+    assert len(set(free)) == 20
+    assert len({sizes[p] for p in free}) > 3
+    assert free == benchmark.sample_pictures(dataset, demo_engine, 20), "the same for the same seed"
+    square = benchmark.sample_pictures(dataset, Static(), 1000)
+    assert {width == height for width, height in (sizes[p] for p in square)} == {True}
+    assert len(square) == sum(width == height for width, height in sizes.values())
+
+
 def test_records_tell_what_was_run(demo_built, demo_engine):
     dataset = CocoDataset(paths.demo_data())
     done = run(PoseEstimator(demo_engine), dataset, dataset.sample(3))
@@ -61,15 +79,16 @@ def test_comparison_says_when_accuracy_was_not_measured():
     stages = {"load": 1.0, "pre": 2.0, "infer": 200.0, "decode": 10.0}
     timed = {"latency_ms": latency, "images_per_s": 10.0, "stage_ms": stages, "batch_size": 1}
     rows = [
-        row("MobileNetv2", ap=0.5, ar=0.6, images=256, when="2026-01-02"),
-        row("MobileNetv2", ap=0.4, ar=0.5, images=256, when="2026-01-01"),
+        row("MobileNetv2", ap=0.5, ar=0.6, images=256, dataset="demo val2017", when="2026-01-01"),
+        row("MobileNetv2", ap=0.4, ar=0.5, images=60, dataset="demo val2017", when="2026-01-02"),
         row("MobileNetv2", **timed),
         row("HRNet", weights="random", **timed),
         row("HRNet", weights="random", ap=0.01, ar=0.01, images=3),
     ]
     table = {line["model"]: line for line in benchmark.comparison(rows, "force_float32")}
     assert list(table) == list(zoo.NETWORKS)
-    assert table["MobileNetv2"]["AP here"] == "0.500 (demo weights, 256 images)", "the latest counts"
+    measured = table["MobileNetv2"]["AP here"]
+    assert measured == "0.500 (demo weights, 256 images of demo val2017)", "most images count"
     assert table["MobileNetv2"]["whole call ms"] == "213"
     assert table["HRNet"]["AP here"] == "needs official weights", "random weights have no accuracy"
     assert "whole call ms" not in table["HRNet"], "nor does decoding their noise mean anything"
