@@ -133,6 +133,10 @@ class Size:
     parameters: int
     gflops: float
 
+    def __str__(self) -> str:
+        """Both, rounded, as they are usually given."""
+        return f"{self.parameters / 1e6:.2f} M parameters, {self.gflops:.1f} GFLOP"
+
 
 def describe(module: torch.nn.Module) -> Size:
     """Counts parameters and operations of a network; nothing is computed for it."""
