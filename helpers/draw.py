@@ -383,18 +383,17 @@ def latency_figure(timings: Mapping[str, NetworkTiming], title: str = "") -> Fig
     for colour, (label, timing) in zip(_cycle(len(timings)), timings.items()):
         ms = np.sort(timing.samples_s) * 1e3
         share = np.arange(1, len(ms) + 1) / len(ms)
-        ax.step(np.r_[ms[0], ms], np.r_[0, share], where="post", color=colour, lw=2)
-        ax.text(
-            ms[-1],
-            1.02,
-            f"{label}\np50 {np.median(ms):.0f} ms",
+        ax.step(
+            np.r_[ms[0], ms],
+            np.r_[0, share],
+            where="post",
             color=colour,
-            fontsize=9,
-            ha="center",
-            va="bottom",
+            lw=2,
+            label=f"{label}: p50 {np.median(ms):.0f} ms, {len(ms)} runs",
         )
     ax.set_xlim(0, 1.12 * max(t.samples_s.max() for t in timings.values()) * 1e3)
-    ax.set_ylim(0, 1.3)
+    ax.set_ylim(0, 1.05)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=len(timings), fontsize=9)
     ax.set_yticks([0, 0.5, 0.9, 1.0], ["0", "p50", "p90", "100 %"])
     ax.set_xlabel("milliseconds per run")
     ax.set_ylabel("share of runs")
