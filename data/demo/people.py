@@ -184,10 +184,9 @@ class Person:
         pose, build, outfit: what it looks like.
         yaw: turn about the vertical in degrees; 0 faces the camera.
         x, z: place on the ground in metres, right of and away from the camera.
-        ground: height of what the person stands on, metres.
     """
 
-    def __init__(self, pose: Pose, build: Build, outfit: Outfit, yaw: float, x: float, z: float, ground: float = 0.0):
+    def __init__(self, pose: Pose, build: Build, outfit: Outfit, yaw: float, x: float, z: float):
         self.pose, self.build, self.outfit, self.yaw, self.x, self.z = pose, build, outfit, yaw, x, z
         a = np.deg2rad(yaw)
         self._axes = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [np.sin(a), 0, -np.cos(a)]])
@@ -195,7 +194,7 @@ class Person:
         axes = ("torso_up", "torso_front", "torso_left", "head_up", "head_front", "head_left")
         self.radius = float(local["head_radius"][0])
         self.axis = {k: local[k] @ self._axes for k in axes}
-        place = np.array([x, ground, z])
+        place = np.array([x, 0.0, z])
         self.point = {k: v @ self._axes + place for k, v in local.items() if k not in (*axes, "head_radius")}
 
     def paint(self, canvas: Canvas, camera: Camera, number: int) -> None:

@@ -39,10 +39,11 @@ from render import HELD_OUT_SEED, POOL, POOL_SEED, SCENE_KEYS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from helpers import network
+from helpers.decode import FLIP_INDEX
+from helpers.preprocess import MEAN_RGB, STD_RGB
 
-FLIP = np.array([0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15])
-MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
-STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+MEAN = torch.tensor(MEAN_RGB).view(1, 3, 1, 1)
+STD = torch.tensor(STD_RGB).view(1, 3, 1, 1)
 MAX_PEOPLE = 10
 # Part map with left and right exchanged: 0 background, 1 + index into PARTS.
 _SWAP = {p: p.replace("left", "?").replace("right", "left").replace("?", "right") for p in PARTS}
@@ -107,7 +108,7 @@ def sample_crop(rng: np.random.Generator, scene: dict, size: int, plain: bool = 
         ok = (p[:, 2] > 0) & (xy >= 0).all(1) & (xy < size - 1).all(1)
         keypoints[k, :, :2], keypoints[k, :, 2] = xy, ok
         if flip:
-            keypoints[k] = keypoints[k, FLIP]
+            keypoints[k] = keypoints[k, list(FLIP_INDEX)]
         families[k] = scene["families"][k]
     if flip:
         parts = PART_FLIP[parts]
