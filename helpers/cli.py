@@ -79,6 +79,12 @@ def build_parser() -> argparse.ArgumentParser:
     for sub in (export, build, infer, score, perf):
         sub.add_argument("--model", help=f"one of {', '.join(zoo.NETWORKS)} (default MMPOSE_MODEL_NAME or MobileNetv2)")
         sub.add_argument("--weights", default="demo", help="demo, official, random, or a checkpoint file")
+        sub.add_argument(
+            "--input-type",
+            choices=zoo.INPUT_TYPES,
+            default="float32",
+            help="uint8: the network takes the resized picture as it is and normalises it itself",
+        )
     export.add_argument("--opset", type=int, choices=(11, 17), help="11 for MagicMind, 17 for the others; default both")
     export.add_argument("--force", action="store_true", help="export again even if nothing changed")
     for sub in (build, infer, score, perf):
@@ -177,7 +183,7 @@ def export_onnx(args: argparse.Namespace) -> int:
     opsets = export.OPSETS if args.opset is None else (args.opset,)
     rows = []
     for opset in opsets:
-        path = export.export(_model(args), args.weights, opset, force=args.force)
+        path = export.export(_model(args), args.weights, opset, force=args.force, input_type=args.input_type)
         rows += [{"file": str(path), **row.as_dict()} for row in export.read_checks(path)]
     if args.json:
         print(json.dumps(rows, indent=2))
@@ -314,9 +320,9 @@ def _built(args: argparse.Namespace) -> Path:
     if _can_export():
         from helpers import export
 
-        onnx_file = export.export(model, args.weights, backend.opset)
+        onnx_file = export.export(model, args.weights, backend.opset, input_type=args.input_type)
     else:  # a container: the ONNX file was exported elsewhere and copied here
-        onnx_file = paths.onnx_file(model, paths.weights_tag(args.weights), backend.opset)
+        onnx_file = paths.onnx_file(model, paths.weights_tag(args.weights), backend.opset, args.input_type)
     return backend.build(onnx_file, spec)
 
 

@@ -241,10 +241,10 @@ def _samples_near_peaks(means, joint, row, least, slack, lines, columns):
     chance[0] = _chance(above, at, below, _U(0), _U(0), _U(min(1, last)))
     count = 0
     for x in range(width):
-        if chance[x] >= -slack:
-            if high[_U(max(x - 1, 0))] > limit or high[x] > limit or high[_U(min(x + 1, last))] > limit:
-                columns[count] = x
-                count += 1
+        near = max(max(high[_U(max(x - 1, 0))], high[x]), high[_U(min(x + 1, last))])
+        if chance[x] >= -slack and near > limit:
+            columns[count] = x
+            count += 1
     return count
 
 

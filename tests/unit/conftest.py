@@ -80,6 +80,17 @@ def exported(tmp_path_factory) -> dict:
     }
 
 
+@pytest.fixture(scope="session")
+def exported_uint8(tmp_path_factory) -> dict:
+    """The same as `exported`, but taking bytes."""
+    folder = tmp_path_factory.mktemp("exported_uint8")
+    small = {"shapes": [(128, 192)], "batches": [2], "input_type": "uint8"}
+    return {
+        opset: export.export("MobileNetv2", "random", opset, folder / f"{opset}.onnx", **small)
+        for opset in export.OPSETS
+    }
+
+
 @pytest.fixture
 def models(tmp_path, monkeypatch):
     """An empty folder for whatever is made from checkpoints."""
@@ -98,6 +109,21 @@ def demo_built(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def demo_built_uint8(demo_built):
+    """The same as `demo_built`, in the same folder, but taking bytes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODEL_PATH", str(demo_built.parents[2]))
+        exported = export.export("MobileNetv2", "demo", shapes=[(128, 192)], batches=[1], input_type="uint8")
+        return backends.get("onnxruntime").build(exported, backends.BuildSpec())
+
+
+@pytest.fixture(scope="session")
 def demo_engine(demo_built):
     """The engine of `demo_built`."""
     return backends.get("onnxruntime").load(demo_built)
+
+
+@pytest.fixture(scope="session")
+def demo_engine_uint8(demo_built_uint8):
+    """The engine of `demo_built_uint8`."""
+    return backends.get("onnxruntime").load(demo_built_uint8)
