@@ -2,26 +2,47 @@
 
 Users time the whole call, tools time the network; both are right, so both are measured. A measurement stops only
 when it has run often enough *and* long enough, keeps every sample, and reports percentiles, not just a mean.
+
+    alone = network_only(engine, batch_size=8)              # alone.latency.p50, alone.images_per_s
+    whole = end_to_end(PoseEstimator(engine), files)        # whole.stage_ms, whole.images_per_s
+    turns = compare({"old": old, "new": new})               # A B A B ...: a busy machine is as hard on both
+    turns.speedup("new").median
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from helpers import paths, records, zoo
-from helpers.errors import DataError
-from helpers.estimator import STAGES, ImageLike, PoseEstimator
+from helpers import evaluate, paths, records, zoo
+from helpers.decode import OFFICIAL, DecodeConfig, Poses, decode_poses
+from helpers.errors import DataError, UsageError
+from helpers.estimator import ImageLike, PoseEstimator
+from helpers.preprocess import mirror, read_image, resize_align, to_input
 from helpers.records import Latency, Record
 
 if TYPE_CHECKING:
     from helpers.backends.base import Engine
     from helpers.dataset import CocoDataset
     from helpers.evaluate import Run
+    from helpers.preprocess import ResizeTransform
+
+# Each with its name in a table: the official way, and what it is without one of its steps.
+DECODE_OPTIONS = {
+    "official": (True, OFFICIAL),
+    "no flip": (False, OFFICIAL),
+    "no adjust": (True, dataclasses.replace(OFFICIAL, adjust=False)),
+    "no refine": (True, dataclasses.replace(OFFICIAL, refine=False)),
+    "none of the three": (False, dataclasses.replace(OFFICIAL, adjust=False, refine=False)),
+}
+_GEMM_SIZE = 1536  # the matrices of `gemm_gflops`: 9 MB each, larger than most caches of a core
 
 
 @dataclass(frozen=True)
@@ -51,25 +72,102 @@ class NetworkTiming:
 
 @dataclass(frozen=True)
 class EndToEndTiming:
-    """From file (or array) to poses: the sum of the stages, where pictures of a batch share the network's time.
+    """From file (or array) to poses, for a number of pictures.
+
+    While one picture is decoded the next ones may be loaded and run, so the stages of a picture add up to more than
+    it adds to the wait. Throughput is therefore taken from the clock on the wall.
 
     Attributes:
-        samples_s: (images,) float64 seconds per picture, all stages.
+        samples_s: (images,) float64 seconds of work per picture, all stages; pictures of a batch share the
+            network's time.
         stage_ms: mean milliseconds per picture and stage.
+        wall_s: seconds from the start until the last picture was done.
     """
 
     samples_s: np.ndarray
     stage_ms: dict[str, float]
+    wall_s: float
+
+    @classmethod
+    def from_stages(cls, stages: Sequence[Mapping[str, float]], wall_s: float) -> EndToEndTiming:
+        """Puts the stage times of single pictures together.
+
+        Args:
+            stages: per picture the milliseconds of each stage; the same stages for all.
+            wall_s: seconds that all of them took.
+        """
+        return cls(
+            samples_s=np.array([sum(each.values()) for each in stages]) / 1e3,
+            stage_ms={stage: float(np.mean([each[stage] for each in stages])) for stage in stages[0]},
+            wall_s=wall_s,
+        )
 
     @property
     def latency(self) -> Latency:
-        """Percentiles over pictures, milliseconds."""
+        """Percentiles over pictures of the work for one, milliseconds."""
         return Latency.from_seconds(self.samples_s)
 
     @property
     def images_per_s(self) -> float:
-        """Throughput: pictures over the sum of their times."""
-        return len(self.samples_s) / float(self.samples_s.sum())
+        """Throughput: pictures over seconds on the wall."""
+        return len(self.samples_s) / self.wall_s
+
+
+@dataclass(frozen=True)
+class Quartiles:
+    """How a ratio came out over several rounds.
+
+    Attributes:
+        low, median, high: so that a quarter, half and three quarters of the rounds lie below.
+    """
+
+    low: float
+    median: float
+    high: float
+
+    def __str__(self) -> str:
+        """`12.3x (11.9 to 13.0)`."""
+        return f"{self.median:.3g}x ({self.low:.3g} to {self.high:.3g})"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Calls that took turns.
+
+    Attributes:
+        samples_s: label -> (rounds,) float64 seconds; entry k of every label is from round k.
+    """
+
+    samples_s: dict[str, np.ndarray]
+
+    @property
+    def median_ms(self) -> dict[str, float]:
+        """Label -> median milliseconds."""
+        return {label: float(np.median(samples)) * 1e3 for label, samples in self.samples_s.items()}
+
+    def speedup(self, label: str) -> Quartiles:
+        """How many times as fast as the first a call is, from the ratio of each round."""
+        first = next(iter(self.samples_s.values()))
+        return Quartiles(*(float(value) for value in np.percentile(first / self.samples_s[label], (25, 50, 75))))
+
+    def rows(self) -> list[dict[str, str]]:
+        """One row per label, for a table."""
+        return [
+            {"what": label, "median ms": f"{ms:.3g}", "as fast as the first": str(self.speedup(label))}
+            for label, ms in self.median_ms.items()
+        ]
+
+
+@dataclass
+class PeakMemory:
+    """The most memory that this process held at once; filled in when the block of `peak_memory` ends.
+
+    Attributes:
+        megabytes: resident memory of the whole process, libraries included, 10^6 bytes; None if the system does
+            not tell.
+    """
+
+    megabytes: float | None = None
 
 
 def measure(call: Callable[[], object], min_runs: int = 10, min_seconds: float = 2.0, warm_up: int = 2) -> np.ndarray:
@@ -119,29 +217,199 @@ def network_only(
     return NetworkTiming(samples, batch_size, shape)
 
 
-def end_to_end(estimator: PoseEstimator, images: Sequence[ImageLike], batch_size: int = 1) -> EndToEndTiming:
+def end_to_end(
+    estimator: PoseEstimator,
+    images: Sequence[ImageLike],
+    batch_size: int = 1,
+    paint: Callable[[np.ndarray, Poses], object] | None = None,
+) -> EndToEndTiming:
     """Times every picture through all stages, after one to warm up.
 
     Args:
         estimator: ready to run.
         images: files or (H, W, 3) uint8 BGR arrays.
         batch_size: most pictures in one run of the network.
+        paint: draws poses on (H, W, 3) uint8 BGR, to be timed as the stage `draw`; None leaves drawing out.
 
     Returns:
-        Per-picture sums of stage times, and the mean of each stage.
+        Per-picture sums of stage times, the mean of each stage, and the time of it all.
 
     Raises:
         DataError: a picture cannot be read.
     """
     estimator(images[:1])
-    outcomes = list(estimator.stream(images, batch_size))
-    broken = [o.error for o in outcomes if o.poses is None]
-    if broken:
-        raise DataError(broken[0])
-    return EndToEndTiming(
-        samples_s=np.array([sum(o.stage_ms.values()) for o in outcomes]) / 1e3,
-        stage_ms={s: float(np.mean([o.stage_ms[s] for o in outcomes])) for s in STAGES},
-    )
+    outcomes = []
+    start = time.perf_counter()
+    for outcome, image in zip(estimator.stream(images, batch_size), images):
+        if outcome.poses is None:
+            raise DataError(outcome.error)
+        if paint is not None:
+            pixels, reading = timed(lambda image=image: image if isinstance(image, np.ndarray) else read_image(image))
+            start += reading  # a program that draws has the picture at hand
+            _, painting = timed(lambda pixels=pixels, poses=outcome.poses: paint(pixels, poses))
+            outcome.stage_ms["draw"] = painting * 1e3
+        outcomes.append(outcome)
+    return EndToEndTiming.from_stages([o.stage_ms for o in outcomes], time.perf_counter() - start)
+
+
+def timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    """Runs something once; what it returned, and the seconds it took."""
+    start = time.perf_counter()
+    result = call()
+    return result, time.perf_counter() - start
+
+
+def compare(
+    calls: Mapping[str, Callable[[], object]], min_rounds: int = 5, min_seconds: float = 0.0, warm_up: int = 1
+) -> Comparison:
+    """Times calls in turns, A B A B ..., in this one process.
+
+    What disturbs the machine for longer than a round disturbs all of them, and drops out of the ratios. Figures from
+    two processes, or from one call after the other, have no such comfort.
+
+    Args:
+        calls: label -> what to time. The first is what the others are compared with.
+        min_rounds: least number of timed rounds.
+        min_seconds: least total of the timed rounds.
+        warm_up: rounds before timing starts.
+
+    Raises:
+        UsageError: there is nothing to compare.
+    """
+    if not calls or min_rounds < 1:
+        raise UsageError("There is nothing to compare; give one call or more, and one round or more.")
+    for _ in range(warm_up):
+        for call in calls.values():
+            call()
+    rounds: list[list[float]] = []
+    while len(rounds) < min_rounds or sum(map(sum, rounds)) < min_seconds:
+        rounds.append([timed(call)[1] for call in calls.values()])
+    return Comparison(dict(zip(calls, np.array(rounds).T)))
+
+
+@contextlib.contextmanager
+def peak_memory() -> Iterator[PeakMemory]:
+    """Watches how much memory this process holds while the block runs.
+
+        with peak_memory() as peak:
+            ...
+        peak.megabytes
+
+    Linux counts the peak itself (`VmHWM`), from here on if /proc/self/clear_refs may be written, otherwise since the
+    process began. Without /proc it is `getrusage`'s, since the process began.
+    """
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    peak = PeakMemory()
+    yield peak
+    peak.megabytes = _peak_megabytes()
+
+
+def gemm_gflops(size: int = _GEMM_SIZE, min_seconds: float = 1.0) -> float:
+    """What this machine reaches in practice: the best of several products of two float32 matrices in NumPy.
+
+    A yardstick for `achieved_gflops`, not the data sheet's figure: it is as good as the BLAS that NumPy was built
+    with, on as many threads as that takes. OpenBLAS chooses its kernels by the processor's name; on one that it does
+    not know, or with `OPENBLAS_CORETYPE` set, it may be far below what the machine can do, and a network above 100 %.
+
+    Args:
+        size: rows and columns.
+        min_seconds: how long to try, at least three times.
+
+    Returns:
+        Billions of floating-point operations per second, two per multiply-add.
+    """
+    left, right = np.random.default_rng(0).random((2, size, size), dtype=np.float32)
+    out = np.empty_like(left)
+    samples = measure(lambda: np.matmul(left, right, out=out), min_runs=3, min_seconds=min_seconds, warm_up=1)
+    return 2 * size**3 / samples.min() / 1e9
+
+
+def achieved_gflops(model: str, timing: NetworkTiming) -> float:
+    """Billions of floating-point operations per second that a network ran at, counted for its float32 form.
+
+    Args:
+        model: name of a network in `zoo`, where the operations of one 512 x 512 picture stand.
+        timing: of that network alone; other sizes count by their pixels.
+    """
+    _, _, height, width = timing.input_shape
+    return zoo.get(model).gflops * height * width / zoo.INPUT_SIZE**2 * timing.images_per_s
+
+
+def by_batch_size(
+    engine: Engine, batch_sizes: Sequence[int], min_runs: int = 3, min_seconds: float = 0.0
+) -> dict[int, NetworkTiming]:
+    """Times the network alone at several batch sizes.
+
+    Args:
+        engine: built with a dynamic shape.
+        batch_sizes: pictures per run.
+        min_runs, min_seconds: when to stop at each, see `measure`.
+    """
+    return {size: network_only(engine, size, min_runs=min_runs, min_seconds=min_seconds) for size in batch_sizes}
+
+
+def decode_times(
+    decoders: Mapping[str, Callable[[np.ndarray, np.ndarray, ResizeTransform], object]],
+    outputs: Mapping[int, tuple[np.ndarray, np.ndarray]],
+    rounds: int = 2,
+) -> dict[int, Comparison]:
+    """Times decoders on the same outputs, in turns.
+
+    Args:
+        decoders: label -> function of (output, flipped_output, transform), as `decode_poses`.
+        outputs: number of people -> (34, h, w) float32 outputs for a picture of them and for its mirror image;
+            h and w are multiples of 16.
+        rounds: timed rounds each; before the first there is one to warm up.
+
+    Returns:
+        Number of people -> times.
+    """
+    found = {}
+    for people, (output, flipped) in outputs.items():
+        _, height, width = output.shape
+        _, transform = resize_align(np.zeros((4 * height, 4 * width, 3), np.uint8), 4 * min(height, width))
+        calls = {
+            label: lambda decode=decode, maps=(output, flipped, transform): decode(*maps)
+            for label, decode in decoders.items()
+        }
+        found[people] = compare(calls, rounds, warm_up=0 if found else 1)
+    return found
+
+
+def decode_options(
+    engine: Engine,
+    dataset: CocoDataset,
+    image_ids: Sequence[int],
+    options: Mapping[str, tuple[bool, DecodeConfig]] = DECODE_OPTIONS,
+) -> list[dict[str, Any]]:
+    """What the steps around the network cost and bring: the same outputs, decoded in several ways.
+
+    Each picture and its mirror image go through the network once, so nothing but the options differs between rows.
+
+    Args:
+        engine: built with a dynamic shape, with trained weights.
+        dataset: pictures and annotations.
+        image_ids: which pictures.
+        options: label -> (whether the mirror image is used, how to decode).
+
+    Returns:
+        One dict per option, for `pandas.DataFrame`: AP and AR, and medians of milliseconds per picture.
+    """
+    found: dict[str, dict[int, Poses]] = {label: {} for label in options}
+    times: dict[str, list[tuple[float, float]]] = {label: [] for label in options}
+    for index, image_id in enumerate(image_ids):
+        resized, transform = resize_align(read_image(dataset.path(image_id)))
+        batch = to_input([resized])
+        if index == 0:
+            _warm_up(engine, batch, transform, options)
+        [output], plain_s = timed(lambda batch=batch: engine.run(batch))
+        [flipped], mirrored_s = timed(lambda batch=batch: engine.run(mirror(batch)))
+        for label, (flip, config) in options.items():
+            maps = (output, flipped if flip else None, transform, config)
+            found[label][image_id], decode_s = timed(lambda maps=maps: decode_poses(*maps))
+            times[label].append((plain_s + flip * mirrored_s, decode_s))
+    return [_option_row(label, evaluate.evaluate(found[label], dataset, image_ids), times[label]) for label in options]
 
 
 def sample_pictures(dataset: CocoDataset, engine: Engine, count: int, seed: int = 0) -> list[Path]:
@@ -184,34 +452,74 @@ def accuracy_record(
     return Record(
         **_built_facts(built),
         batch_size=batch_size,
-        dataset=f"{dataset.root.resolve().name} {dataset.split}" + ("" if flip_test else " without flip test"),
-        images=run.stats.images,
-        ap=run.stats.numbers["AP"],
-        ar=run.stats.numbers["AR"],
-        coco_stats=run.stats.numbers,
+        **_accuracy(run, dataset, flip_test),
         stage_ms=run.stage_ms,
         **_circumstances(command),
     )
 
 
-def speed_record(built: str | Path, alone: NetworkTiming, whole: EndToEndTiming, command: str = "") -> Record:
+def speed_record(
+    built: str | Path,
+    alone: NetworkTiming,
+    whole: EndToEndTiming,
+    command: str = "",
+    load_s: float | None = None,
+    peak: PeakMemory | None = None,
+    gemm: float | None = None,
+) -> Record:
     """One row: how fast a built model is, alone and with all stages.
+
+    The maps of random weights are noise, and decoding noise is no measure of decoding people: neither that stage nor
+    the throughput of the whole call becomes part of their record.
 
     Args:
         built: the built model, with its sidecar.
         alone: from `network_only`.
         whole: from `end_to_end`.
         command: how to do it again.
+        load_s: seconds that loading the built model took.
+        peak: from `peak_memory`, around all of it.
+        gemm: from `gemm_gflops`.
     """
+    facts = _built_facts(built)
+    noise = facts["weights"] == "random"
     return Record(
-        **_built_facts(built),
+        **facts,
         batch_size=alone.batch_size,
         input_shape=alone.input_shape,
         latency_ms=alone.latency,
         images_per_s=alone.images_per_s,
-        stage_ms=whole.stage_ms,
+        whole_images_per_s=None if noise else whole.images_per_s,
+        stage_ms={stage: ms for stage, ms in whole.stage_ms.items() if not (noise and stage in ("decode", "draw"))},
+        gflops=achieved_gflops(facts["model"], alone),
+        gemm_gflops=gemm,
+        load_s=load_s,
+        peak_memory_mb=None if peak is None else peak.megabytes,
         **_circumstances(command),
     )
+
+
+def with_accuracy(speed: Record, run: Run, dataset: CocoDataset) -> Record:
+    """A row of speeds, completed with how accurate the same built model is.
+
+    Args:
+        speed: from `speed_record`.
+        run: from `evaluate.run`, with the flip test.
+        dataset: what was scored.
+    """
+    return dataclasses.replace(speed, **_accuracy(run, dataset))
+
+
+def sweep_table(rows: Iterable[Record]) -> list[dict[str, Any]]:
+    """The table that closes a sweep over networks, batch sizes and precisions.
+
+    Args:
+        rows: from `speed_record` or `with_accuracy`.
+
+    Returns:
+        One dict per record, for `records.align` or `pandas.DataFrame`; what was not measured is absent.
+    """
+    return [_sweep_row(row) for row in rows]
 
 
 def comparison(rows: Sequence[Record], precision: str) -> list[dict[str, Any]]:
@@ -244,8 +552,8 @@ def comparison(rows: Sequence[Record], precision: str) -> list[dict[str, Any]]:
             row.update({"p50 ms": f"{last.latency_ms.p50:.0f}", "p99 ms": f"{last.latency_ms.p99:.0f}"})
             if last.images_per_s is not None:
                 row["images/s"] = f"{last.images_per_s:.1f}"
-            if last.stage_ms and last.weights != "random":  # decoding noise is no measure of decoding people
-                row["whole call ms"] = f"{sum(last.stage_ms.values()):.0f}"
+            if last.whole_images_per_s is not None:
+                row["whole call ms"] = f"{1e3 / last.whole_images_per_s:.0f}"
             row["timed with"] = f"{last.weights} weights, {last.backend}, batch {last.batch_size}"
         table.append(row)
     return table
@@ -257,6 +565,65 @@ def _built_facts(built: str | Path) -> dict[str, Any]:
     return {**same, "model_bytes": facts["bytes"]}
 
 
+def _accuracy(run: Run, dataset: CocoDataset, flip_test: bool = True) -> dict[str, Any]:
+    """The fields of a record that say how accurate a model is, and on what."""
+    return {
+        "dataset": f"{dataset.root.resolve().name} {dataset.split}" + ("" if flip_test else " without flip test"),
+        "images": run.stats.images,
+        "ap": run.stats.numbers["AP"],
+        "ar": run.stats.numbers["AR"],
+        "coco_stats": run.stats.numbers,
+    }
+
+
 def _circumstances(command: str) -> dict[str, Any]:
     where = {"machine": records.machine(), "versions": records.versions()}
     return {**where, "command": command or None, "when": records.now()}
+
+
+def _peak_megabytes() -> float | None:
+    """The process's peak so far; None where the system does not tell."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return (peak if sys.platform == "darwin" else peak * 1024) / 1e6
+
+
+def _warm_up(
+    engine: Engine, batch: np.ndarray, transform: ResizeTransform, options: Mapping[str, tuple[bool, DecodeConfig]]
+) -> None:
+    """Runs and decodes once without the clock."""
+    [output] = engine.run(batch)
+    for flip, config in options.values():
+        decode_poses(output, output if flip else None, transform, config)
+
+
+def _option_row(label: str, stats: evaluate.CocoStats, times: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    network_ms, decode_ms = np.median(np.array(times), axis=0) * 1e3
+    accuracy = {name: "-" if stats.numbers[name] is None else f"{stats.numbers[name]:.3f}" for name in ("AP", "AR")}
+    return {"decoding": label, **accuracy, "network ms": f"{network_ms:.0f}", "decode ms": f"{decode_ms:.1f}"}
+
+
+def _sweep_row(row: Record) -> dict[str, Any]:
+    figures = {
+        "AP": row.ap,
+        "AR": row.ar,
+        "p50 ms": row.latency_ms and row.latency_ms.p50,
+        "p99 ms": row.latency_ms and row.latency_ms.p99,
+        "images/s": row.images_per_s,
+        "whole call images/s": row.whole_images_per_s,
+        "GFLOP/s": row.gflops,
+        "% of GEMM": row.gflops and row.gemm_gflops and 100 * row.gflops / row.gemm_gflops,
+        "memory MB": row.peak_memory_mb,
+        "load s": row.load_s,
+        "build s": row.build_s,
+        "model MB": row.model_bytes and row.model_bytes / 1e6,
+    }
+    what = {"model": row.model, "weights": row.weights, "precision": row.precision, "batch": row.batch_size}
+    return {**what, **{name: value for name, value in figures.items() if value is not None}}

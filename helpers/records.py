@@ -88,9 +88,14 @@ class Record:
         ap, ar: COCO's, from 0 to 1.
         coco_stats: COCO's ten numbers by name (`evaluate.STAT_NAMES`).
         latency_ms: of one run.
-        images_per_s: throughput.
+        images_per_s: throughput of the network alone.
+        whole_images_per_s: throughput from file to poses, by the clock on the wall.
         stage_ms: milliseconds per picture in `load`, `pre`, `infer`, `decode`, `draw`.
+        gflops: billions of floating-point operations per second at which the network alone ran.
+        gemm_gflops: those of a plain float32 matrix product on the same machine, to compare with.
         model_bytes, build_s: size of the built model, and how long building took.
+        load_s: how long loading the built model took.
+        peak_memory_mb: most memory that the process held, 10^6 bytes.
         machine, versions: see the functions of that name.
         command: how to do it again.
         when: UTC, `2026-11-24T09:30:00Z`.
@@ -109,9 +114,14 @@ class Record:
     coco_stats: Mapping[str, float] | None = None
     latency_ms: Latency | None = None
     images_per_s: float | None = None
+    whole_images_per_s: float | None = None
     stage_ms: Mapping[str, float] | None = None
+    gflops: float | None = None
+    gemm_gflops: float | None = None
     model_bytes: int | None = None
     build_s: float | None = None
+    load_s: float | None = None
+    peak_memory_mb: float | None = None
     machine: Mapping[str, Any] | None = None
     versions: Mapping[str, str] | None = None
     command: str | None = None
