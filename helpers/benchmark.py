@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import sys
 import time
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from helpers import evaluate, paths, records, zoo
 from helpers.decode import OFFICIAL, DecodeConfig, Poses, decode_poses
 from helpers.errors import DataError, UsageError
 from helpers.estimator import ImageLike, PoseEstimator
-from helpers.preprocess import mirror, read_image, resize_align, to_input
+from helpers.preprocess import read_image, resize_align
 from helpers.records import Latency, Record
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ def network_only(
         All samples.
     """
     shape = (batch_size, 3, height, width)
-    batch = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    batch = _noise(shape)
     samples = measure(lambda: engine.run(batch), min_runs, min_seconds)
     return NetworkTiming(samples, batch_size, shape)
 
@@ -244,10 +245,9 @@ def end_to_end(
         if outcome.poses is None:
             raise DataError(outcome.error)
         if paint is not None:
-            pixels, reading = timed(lambda image=image: image if isinstance(image, np.ndarray) else read_image(image))
-            start += reading  # a program that draws has the picture at hand
-            _, painting = timed(lambda pixels=pixels, poses=outcome.poses: paint(pixels, poses))
-            outcome.stage_ms["draw"] = painting * 1e3
+            pixels, reading_s = timed(functools.partial(_pixels, image))
+            start += reading_s  # a program that draws has the picture at hand
+            outcome.stage_ms["draw"] = timed(functools.partial(paint, pixels, outcome.poses))[1] * 1e3
         outcomes.append(outcome)
     return EndToEndTiming.from_stages([o.stage_ms for o in outcomes], time.perf_counter() - start)
 
@@ -336,17 +336,43 @@ def achieved_gflops(model: str, timing: NetworkTiming) -> float:
     return zoo.get(model).gflops * height * width / zoo.INPUT_SIZE**2 * timing.images_per_s
 
 
-def by_batch_size(
-    engine: Engine, batch_sizes: Sequence[int], min_runs: int = 3, min_seconds: float = 0.0
-) -> dict[int, NetworkTiming]:
-    """Times the network alone at several batch sizes.
+def by_batch_size(engine: Engine, batch_sizes: Sequence[int], rounds: int = 2) -> dict[int, NetworkTiming]:
+    """Times the network alone at several batch sizes, in turns.
 
     Args:
-        engine: built with a dynamic shape.
-        batch_sizes: pictures per run.
-        min_runs, min_seconds: when to stop at each, see `measure`.
+        engine: a loaded network; one built for a fixed shape is timed at its only batch and size.
+        batch_sizes: pictures per run, of 512 x 512.
+        rounds: timed runs of each, after one to warm up.
     """
-    return {size: network_only(engine, size, min_runs=min_runs, min_seconds=min_seconds) for size in batch_sizes}
+    sizes = batch_sizes if engine.dynamic_shape else [engine.batch_size]
+    height, width = (zoo.INPUT_SIZE, zoo.INPUT_SIZE) if engine.dynamic_shape else engine.input_shape
+    batches = {size: _noise((size, 3, height, width)) for size in sizes}
+    turns = compare({str(size): functools.partial(engine.run, batch) for size, batch in batches.items()}, rounds)
+    return {size: NetworkTiming(turns.samples_s[str(size)], size, batch.shape) for size, batch in batches.items()}
+
+
+def compare_stages(
+    calls: Mapping[str, Callable[[Path], Mapping[str, float]]], pictures: Sequence[Path]
+) -> dict[str, EndToEndTiming]:
+    """Times whole calls in turns, picture by picture, after one to warm up.
+
+    Args:
+        calls: label -> function that takes a file through all stages and returns the milliseconds of each.
+        pictures: files.
+
+    Returns:
+        Label -> timing; with one picture at a time nothing overlaps.
+    """
+    for call in calls.values():
+        call(pictures[0])
+    found: dict[str, list[tuple[Mapping[str, float], float]]] = {label: [] for label in calls}
+    for picture in pictures:
+        for label, call in calls.items():
+            found[label].append(timed(functools.partial(call, picture)))
+    return {
+        label: EndToEndTiming.from_stages([stages for stages, _ in each], sum(seconds for _, seconds in each))
+        for label, each in found.items()
+    }
 
 
 def decode_times(
@@ -369,10 +395,7 @@ def decode_times(
     for people, (output, flipped) in outputs.items():
         _, height, width = output.shape
         _, transform = resize_align(np.zeros((4 * height, 4 * width, 3), np.uint8), 4 * min(height, width))
-        calls = {
-            label: lambda decode=decode, maps=(output, flipped, transform): decode(*maps)
-            for label, decode in decoders.items()
-        }
+        calls = {label: functools.partial(decode, output, flipped, transform) for label, decode in decoders.items()}
         found[people] = compare(calls, rounds, warm_up=0 if found else 1)
     return found
 
@@ -385,41 +408,44 @@ def decode_options(
 ) -> list[dict[str, Any]]:
     """What the steps around the network cost and bring: the same outputs, decoded in several ways.
 
-    Each picture and its mirror image go through the network once, so nothing but the options differs between rows.
+    Every option decodes the very same outputs of a picture, so nothing but the option differs between rows.
 
     Args:
-        engine: built with a dynamic shape, with trained weights.
+        engine: a loaded network, with trained weights.
         dataset: pictures and annotations.
-        image_ids: which pictures.
+        image_ids: which pictures (`sample_ids`).
         options: label -> (whether the mirror image is used, how to decode).
 
     Returns:
-        One dict per option, for `pandas.DataFrame`: AP and AR, and medians of milliseconds per picture.
+        One dict per option, for `pandas.DataFrame`: AP and AR, and medians of milliseconds per picture, where
+        `network ms` is all from the picture to the network's output, of the mirror image too if it is used.
     """
+    estimators = {flip: PoseEstimator(engine, flip) for flip in (False, True)}
     found: dict[str, dict[int, Poses]] = {label: {} for label in options}
     times: dict[str, list[tuple[float, float]]] = {label: [] for label in options}
     for index, image_id in enumerate(image_ids):
-        resized, transform = resize_align(read_image(dataset.path(image_id)))
-        batch = to_input([resized])
-        if index == 0:
-            _warm_up(engine, batch, transform, options)
-        [output], plain_s = timed(lambda batch=batch: engine.run(batch))
-        [flipped], mirrored_s = timed(lambda batch=batch: engine.run(mirror(batch)))
-        for label, (flip, config) in options.items():
-            maps = (output, flipped if flip else None, transform, config)
-            found[label][image_id], decode_s = timed(lambda maps=maps: decode_poses(*maps))
-            times[label].append((plain_s + flip * mirrored_s, decode_s))
+        image = read_image(dataset.path(image_id))
+        if index == 0:  # once without the clock
+            _decoded(estimators[True].maps(image), options)
+        (output, flipped, transform), both_s = timed(functools.partial(estimators[True].maps, image))
+        _, one_s = timed(functools.partial(estimators[False].maps, image))
+        for label, (poses, decode_s) in _decoded((output, flipped, transform), options).items():
+            found[label][image_id] = poses
+            times[label].append((both_s if options[label][0] else one_s, decode_s))
     return [_option_row(label, evaluate.evaluate(found[label], dataset, image_ids), times[label]) for label in options]
 
 
-def sample_pictures(dataset: CocoDataset, engine: Engine, count: int, seed: int = 0) -> list[Path]:
-    """Pictures to time a whole call on: a seeded sample of those whose shape the engine takes.
+def sample_ids(dataset: CocoDataset, engine: Engine, count: int, seed: int = 0) -> list[int]:
+    """Pictures to try an engine on: a seeded sample of those whose shape it takes.
 
     Args:
         dataset: where from.
         engine: one built for a fixed shape gets square pictures only.
         count: how many; fewer if there are not so many.
         seed: of the sample.
+
+    Returns:
+        Ids in ascending order.
 
     Raises:
         DataError: there is none of that shape.
@@ -428,7 +454,12 @@ def sample_pictures(dataset: CocoDataset, engine: Engine, count: int, seed: int 
     if not fits:
         raise DataError(f"{dataset.root / dataset.split} holds no square picture; build a dynamic engine.")
     chosen = np.random.default_rng(seed).permutation(len(fits))[:count]
-    return [dataset.path(fits[k]) for k in sorted(chosen)]
+    return [fits[k] for k in sorted(chosen)]
+
+
+def sample_pictures(dataset: CocoDataset, engine: Engine, count: int, seed: int = 0) -> list[Path]:
+    """The files of `sample_ids`."""
+    return [dataset.path(image_id) for image_id in sample_ids(dataset, engine, count, seed)]
 
 
 def accuracy_record(
@@ -581,6 +612,15 @@ def _circumstances(command: str) -> dict[str, Any]:
     return {**where, "command": command or None, "when": records.now()}
 
 
+def _noise(shape: tuple[int, int, int, int]) -> np.ndarray:
+    """What a network is timed on: (N, 3, H, W) float32."""
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+
+
+def _pixels(image: ImageLike) -> np.ndarray:
+    return image if isinstance(image, np.ndarray) else read_image(Path(image))
+
+
 def _peak_megabytes() -> float | None:
     """The process's peak so far; None where the system does not tell."""
     with contextlib.suppress(OSError):
@@ -595,13 +635,15 @@ def _peak_megabytes() -> float | None:
     return (peak if sys.platform == "darwin" else peak * 1024) / 1e6
 
 
-def _warm_up(
-    engine: Engine, batch: np.ndarray, transform: ResizeTransform, options: Mapping[str, tuple[bool, DecodeConfig]]
-) -> None:
-    """Runs and decodes once without the clock."""
-    [output] = engine.run(batch)
-    for flip, config in options.values():
-        decode_poses(output, output if flip else None, transform, config)
+def _decoded(
+    maps: tuple[np.ndarray, np.ndarray, ResizeTransform], options: Mapping[str, tuple[bool, DecodeConfig]]
+) -> dict[str, tuple[Poses, float]]:
+    """Poses and seconds under each option; `maps` as `PoseEstimator.maps` gives them, with flip test."""
+    output, flipped, transform = maps
+    return {
+        label: timed(functools.partial(decode_poses, output, flipped if flip else None, transform, config))
+        for label, (flip, config) in options.items()
+    }
 
 
 def _option_row(label: str, stats: evaluate.CocoStats, times: Sequence[tuple[float, float]]) -> dict[str, Any]:

@@ -24,13 +24,13 @@ from helpers.estimator import PoseEstimator
 if TYPE_CHECKING:
     import numpy as np
 
-    from helpers.backends import Backend, BuildSpec, Engine
+    from helpers.backends import BuildSpec, Engine
     from helpers.benchmark import EndToEndTiming, NetworkTiming
     from helpers.decode import Poses
     from helpers.estimator import Outcome
     from helpers.records import Record
 
-_SWEEP_IMAGES = 64  # scored per row of a sweep, unless told otherwise
+_TIMED_IMAGES, _SCORED_IMAGES = 16, 64  # unless told otherwise; a sweep times no more than that
 _NO_PEOPLE = "; no decoding: with random weights there is nobody to decode"
 
 
@@ -281,9 +281,7 @@ def evaluate_dataset(args: argparse.Namespace) -> int:
 
 def time_engine(args: argparse.Namespace) -> int:
     """Times the network alone and the whole call; prints both side by side and keeps a record."""
-    dataset = _dataset(args)
-    spec = backends.BuildSpec(args.precision, args.batch_size, args.dynamic_shape)
-    speed = _measured(args, _model(args), args.weights, spec, dataset, benchmark.gemm_gflops())
+    speed = _measured(args, _job(args), _dataset(args), args.image_num or _TIMED_IMAGES, benchmark.gemm_gflops())
     record = speed.record
     lines = [f"machine: {record.machine['cpu']}, {record.machine['cores']} cores", records.align(_side_by_side(speed))]
     stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in record.stage_ms.items())
@@ -309,22 +307,25 @@ def sweep(args: argparse.Namespace) -> int:
     specs = [backends.BuildSpec(precision, size) for precision in precisions for size in dict.fromkeys(sizes)]
     for spec in specs:
         backend.require(spec.precision)
-    weights = {model: args.weights or _best_weights(model) for model in models}
+    if args.weights:
+        paths.weights_tag(args.weights)
+    dataset = _dataset(args)
+    dataset.sample(args.image_num, args.seed)  # what is wrong with all rows is said before the first
+    jobs = [_Job(model, args.weights or _best_weights(model), spec) for model in models for spec in specs]
     rows, failures, gemm = [], [], benchmark.gemm_gflops()
-    for count, (model, spec) in enumerate([(model, spec) for model in models for spec in specs], 1):
-        what = f"{model}, {weights[model]} weights, {spec.precision}, batch {spec.batch_size}"
-        print(f"{count} of {len(models) * len(specs)}: {what}", file=sys.stderr, flush=True)
+    for count, job in enumerate(jobs, 1):
+        print(f"{count} of {len(jobs)}: {job}", file=sys.stderr, flush=True)
         try:
-            rows.append(_row(args, model, weights[model], spec, gemm))
+            rows.append(_row(args, job, dataset, gemm))
             records.save(rows[-1])
-        except (UsageError, DataError, OSError, MemoryError) as error:  # the other rows do not suffer for it
-            failures.append(f"{what}: {' '.join(str(error).split())}")
+        except (DataError, OSError, MemoryError) as error:  # the other rows do not suffer for it
+            failures.append(f"{job}: {' '.join(str(error).split())}")
     if args.json:
         print(json.dumps([row.to_dict() for row in rows], indent=2))
     elif rows:
         print(f"machine: {rows[0].machine['cpu']}, {rows[0].machine['cores']} cores")
         print(records.align(benchmark.sweep_table(rows)), flush=True)
-    return _failed(failures, len(models) * len(specs), "rows")
+    return _failed(failures, len(jobs), "rows")
 
 
 def report(args: argparse.Namespace) -> int:
@@ -364,21 +365,35 @@ def _dataset(args: argparse.Namespace) -> CocoDataset:
     return CocoDataset(args.data or usual, args.split)
 
 
-def _built(args: argparse.Namespace) -> Path:
-    """The engine asked for, exported and built if need be."""
+@dataclass(frozen=True)
+class _Job:
+    """One engine to be built."""
+
+    model: str
+    weights: str
+    spec: BuildSpec
+
+    def __str__(self) -> str:
+        return f"{self.model}, {self.weights} weights, {self.spec.precision}, batch {self.spec.batch_size}"
+
+
+def _job(args: argparse.Namespace) -> _Job:
     spec = backends.BuildSpec(args.precision, args.batch_size, args.dynamic_shape)
-    return _build(_model(args), args.weights, backends.get(args.backend), spec)
+    return _Job(_model(args), args.weights, spec)
 
 
-def _build(model: str, weights: str, backend: Backend, spec: BuildSpec) -> Path:
-    backend.require(spec.precision)  # before the export, which takes longer
+def _built(args: argparse.Namespace, job: _Job | None = None) -> Path:
+    """An engine, by default the one asked for, exported and built if need be."""
+    job = job or _job(args)
+    backend = backends.get(args.backend)
+    backend.require(job.spec.precision)  # before the export, which takes longer
     if _can_export():
         from helpers import export
 
-        onnx_file = export.export(model, weights, backend.opset)
+        onnx_file = export.export(job.model, job.weights, backend.opset)
     else:  # a container: the ONNX file was exported elsewhere and copied here
-        onnx_file = paths.onnx_file(model, paths.weights_tag(weights), backend.opset)
-    return backend.build(onnx_file, spec)
+        onnx_file = paths.onnx_file(job.model, paths.weights_tag(job.weights), backend.opset)
+    return backend.build(onnx_file, job.spec)
 
 
 @dataclass(frozen=True)
@@ -390,31 +405,29 @@ class _Speed:
     whole: EndToEndTiming
 
 
-def _measured(
-    args: argparse.Namespace, model: str, weights: str, spec: BuildSpec, dataset: CocoDataset, gemm: float
-) -> _Speed:
+def _measured(args: argparse.Namespace, job: _Job, dataset: CocoDataset, images: int, gemm: float) -> _Speed:
     """Builds, loads and times an engine, and lets go of it."""
-    built = _build(model, weights, backends.get(args.backend), spec)
+    built, batch_size = _built(args, job), job.spec.batch_size
     with benchmark.peak_memory() as peak:
         engine, load_s = benchmark.timed(lambda: _load(args, built))
         with engine:
-            pictures = benchmark.sample_pictures(dataset, engine, min(args.image_num or 16, 16), args.seed)
-            alone = benchmark.network_only(engine, spec.batch_size, min_runs=args.runs, min_seconds=args.seconds)
-            whole = benchmark.end_to_end(PoseEstimator(engine), pictures, spec.batch_size, _painter(args))
+            pictures = benchmark.sample_pictures(dataset, engine, images, args.seed)
+            alone = benchmark.network_only(engine, batch_size, min_runs=args.runs, min_seconds=args.seconds)
+            whole = benchmark.end_to_end(PoseEstimator(engine), pictures, batch_size, _painter(args))
     return _Speed(benchmark.speed_record(built, alone, whole, args.command, load_s, peak, gemm), alone, whole)
 
 
-def _row(args: argparse.Namespace, model: str, weights: str, spec: BuildSpec, gemm: float) -> Record:
+def _row(args: argparse.Namespace, job: _Job, dataset: CocoDataset, gemm: float) -> Record:
     """One row of the sweep; with accuracy, unless the weights are random."""
     from helpers import evaluate
 
-    dataset = _dataset(args)
-    record = _measured(args, model, weights, spec, dataset, gemm).record
-    if weights == "random":
+    images = args.image_num or min(_SCORED_IMAGES, len(dataset))
+    record = _measured(args, job, dataset, min(images, _TIMED_IMAGES), gemm).record
+    if job.weights == "random":
         return record
-    image_ids = dataset.sample(args.image_num or min(_SWEEP_IMAGES, len(dataset)), args.seed)
-    with _load(args, _build(model, weights, backends.get(args.backend), spec)) as engine:
-        run = evaluate.run(PoseEstimator(engine), dataset, image_ids, spec.batch_size, _progress)
+    with _load(args, _built(args, job)) as engine:
+        image_ids = dataset.sample(images, args.seed)
+        run = evaluate.run(PoseEstimator(engine), dataset, image_ids, job.spec.batch_size, _progress)
     if run.failures:
         raise DataError(run.failures[0])
     return benchmark.with_accuracy(record, run, dataset)

@@ -465,7 +465,7 @@ def decode_time_figure(times: Mapping[int, Comparison], title: str = "") -> Figu
     ax.set_yscale("log")
     low, high = ax.get_ylim()
     ax.set_ylim(low / 2, high * 2)
-    ax.set_xlim(-0.2, last + 0.7)
+    ax.set_xlim(-0.2, last + 0.25 * len(times))
     ax.set_xticks(range(len(times)), [str(count) for count in times])
     ticks = _decades(*ax.get_ylim())
     ax.set_yticks(ticks, [_ms(tick) for tick in ticks])
@@ -487,18 +487,18 @@ def throughput_figure(timings: Mapping[str, Mapping[int, NetworkTiming]], title:
     fig, axes = _figure(9, 3.8)
     ax = axes[0, 0]
     sizes = sorted({size for by_size in timings.values() for size in by_size})
-    for colour, (label, by_size) in zip(_cycle(len(timings)), timings.items()):
+    width = 0.8 / len(timings)
+    for k, (colour, (label, by_size)) in enumerate(zip(_cycle(len(timings)), timings.items())):
+        at = [sizes.index(size) + (k - (len(timings) - 1) / 2) * width for size in by_size]
         rates = [timing.images_per_s for timing in by_size.values()]
-        ax.plot([sizes.index(size) for size in by_size], rates, marker="o", ms=7, lw=2.5, color=colour)
-        ax.text(sizes.index(list(by_size)[-1]) + 0.06, rates[-1], label, color=colour, va="center", fontweight="bold")
-        for size, rate in zip(by_size, rates):
-            at = (sizes.index(size), rate)
-            ax.annotate(f"{rate:.1f}", at, (0, 8), textcoords="offset points", ha="center", fontsize=9)
+        ax.bar(at, rates, width=0.92 * width, color=colour, label=label)
+        for x, rate in zip(at, rates):
+            ax.annotate(f"{rate:.1f}", (x, rate), (0, 3), textcoords="offset points", ha="center", fontsize=9)
     ax.set_xticks(range(len(sizes)), [str(size) for size in sizes])
-    ax.set_xlim(-0.2, len(sizes) - 0.4)
-    ax.set_ylim(0, 1.2 * ax.dataLim.ymax)
+    ax.set_ylim(0, 1.25 * ax.dataLim.ymax)
     ax.set_xlabel("pictures per run of the network")
     ax.set_ylabel("pictures per second")
+    ax.legend(ncol=len(timings), loc="upper center", fontsize=9)
     ax.set_title(title)
     return fig
 
