@@ -127,8 +127,9 @@ class Quartiles:
     high: float
 
     def __str__(self) -> str:
-        """`12.3x (11.9 to 13.0)`."""
-        return f"{self.median:.3g}x ({self.low:.3g} to {self.high:.3g})"
+        """`731x (702 to 740)`."""
+        low, median, high = (f"{v:,.0f}" if v >= 10 else f"{v:.1f}" for v in (self.low, self.median, self.high))
+        return f"{median}x ({low} to {high})"
 
 
 @dataclass(frozen=True)
@@ -150,13 +151,6 @@ class Comparison:
         """How many times as fast as the first a call is, from the ratio of each round."""
         first = next(iter(self.samples_s.values()))
         return Quartiles(*(float(value) for value in np.percentile(first / self.samples_s[label], (25, 50, 75))))
-
-    def rows(self) -> list[dict[str, str]]:
-        """One row per label, for a table."""
-        return [
-            {"what": label, "median ms": f"{ms:.3g}", "as fast as the first": str(self.speedup(label))}
-            for label, ms in self.median_ms.items()
-        ]
 
 
 @dataclass

@@ -281,7 +281,7 @@ def evaluate_dataset(args: argparse.Namespace) -> int:
 
 def time_engine(args: argparse.Namespace) -> int:
     """Times the network alone and the whole call; prints both side by side and keeps a record."""
-    speed = _measured(args, _job(args), _dataset(args), args.image_num or _TIMED_IMAGES, benchmark.gemm_gflops())
+    speed = _measured(args, _job(args), _dataset(args), args.image_num or _TIMED_IMAGES)
     record = speed.record
     lines = [f"machine: {record.machine['cpu']}, {record.machine['cores']} cores", records.align(_side_by_side(speed))]
     stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in record.stage_ms.items())
@@ -312,11 +312,11 @@ def sweep(args: argparse.Namespace) -> int:
     dataset = _dataset(args)
     dataset.sample(args.image_num, args.seed)  # what is wrong with all rows is said before the first
     jobs = [_Job(model, args.weights or _best_weights(model), spec) for model in models for spec in specs]
-    rows, failures, gemm = [], [], benchmark.gemm_gflops()
+    rows, failures = [], []
     for count, job in enumerate(jobs, 1):
         print(f"{count} of {len(jobs)}: {job}", file=sys.stderr, flush=True)
         try:
-            rows.append(_row(args, job, dataset, gemm))
+            rows.append(_row(args, job, dataset))
             records.save(rows[-1])
         except (DataError, OSError, MemoryError) as error:  # the other rows do not suffer for it
             failures.append(f"{job}: {' '.join(str(error).split())}")
@@ -405,7 +405,7 @@ class _Speed:
     whole: EndToEndTiming
 
 
-def _measured(args: argparse.Namespace, job: _Job, dataset: CocoDataset, images: int, gemm: float) -> _Speed:
+def _measured(args: argparse.Namespace, job: _Job, dataset: CocoDataset, images: int) -> _Speed:
     """Builds, loads and times an engine, and lets go of it."""
     built, batch_size = _built(args, job), job.spec.batch_size
     with benchmark.peak_memory() as peak:
@@ -414,15 +414,16 @@ def _measured(args: argparse.Namespace, job: _Job, dataset: CocoDataset, images:
             pictures = benchmark.sample_pictures(dataset, engine, images, args.seed)
             alone = benchmark.network_only(engine, batch_size, min_runs=args.runs, min_seconds=args.seconds)
             whole = benchmark.end_to_end(PoseEstimator(engine), pictures, batch_size, _painter(args))
+    gemm = benchmark.gemm_gflops()
     return _Speed(benchmark.speed_record(built, alone, whole, args.command, load_s, peak, gemm), alone, whole)
 
 
-def _row(args: argparse.Namespace, job: _Job, dataset: CocoDataset, gemm: float) -> Record:
+def _row(args: argparse.Namespace, job: _Job, dataset: CocoDataset) -> Record:
     """One row of the sweep; with accuracy, unless the weights are random."""
     from helpers import evaluate
 
     images = args.image_num or min(_SCORED_IMAGES, len(dataset))
-    record = _measured(args, job, dataset, min(images, _TIMED_IMAGES), gemm).record
+    record = _measured(args, job, dataset, min(images, _TIMED_IMAGES)).record
     if job.weights == "random":
         return record
     with _load(args, _built(args, job)) as engine:

@@ -408,7 +408,7 @@ def stage_figure(timings: Mapping[str, EndToEndTiming], noise: Collection[str] =
     Args:
         timings: label -> end-to-end timing.
         noise: labels of networks with random weights. Their maps are noise, and decoding noise is no measure of
-            decoding people, so that stage is left out.
+            decoding people, nor drawing it: those two stages are left out.
         title: what to see.
     """
     fig, axes = _figure(9, 0.62 * len(timings) + 1.6)
@@ -422,7 +422,7 @@ def stage_figure(timings: Mapping[str, EndToEndTiming], noise: Collection[str] =
     }
     left = np.zeros(len(timings))
     for stage, colour in zip(names, ("#56B4E9", "#CC79A7", "#0072B2", "#E69F00", "#009E73")):
-        left_out = [stage == "decode" and label in noise for label in timings]
+        left_out = [stage in ("decode", "draw") and label in noise for label in timings]
         ms = np.array([0.0 if out else t.stage_ms.get(stage, 0.0) for out, t in zip(left_out, timings.values())])
         if ms.any():
             ax.barh(list(timings), ms, left=left, color=colour, label=names[stage], height=0.6)
@@ -439,10 +439,11 @@ def stage_figure(timings: Mapping[str, EndToEndTiming], noise: Collection[str] =
 
 @_styled
 def decode_time_figure(times: Mapping[int, Comparison], title: str = "") -> Figure:
-    """How long decoding takes, the more people the longer, on a logarithmic axis.
+    """How long decoding takes, the more people the longer, on a logarithmic axis; between them the speedup.
 
     Args:
-        times: number of people -> decoders that took turns, the slow one first (`benchmark.decode_times`).
+        times: number of people -> decoders that took turns, the slow one first (`benchmark.decode_times`). The
+            speedup is that of the last, with the quartiles over rounds.
         title: what to see.
     """
     fig, axes = _figure(9, 4.2)
@@ -459,13 +460,13 @@ def decode_time_figure(times: Mapping[int, Comparison], title: str = "") -> Figu
     for k, turns in enumerate(times.values() if len(labels) > 1 else ()):
         slow, quick = (turns.median_ms[label] for label in (labels[0], labels[-1]))
         ax.plot([k, k], [quick * 1.3, slow / 1.3], color=QUIET, lw=1, ls=":", zorder=0)
-        speedup = f"{turns.speedup(labels[-1]).median:,.0f}x"
         box = {"boxstyle": "round,pad=0.25", "fc": "white", "ec": "none"}
-        ax.text(k, np.sqrt(slow * quick), speedup, ha="center", va="center", color=INK, bbox=box)
+        speedup = str(turns.speedup(labels[-1])).replace(" (", "\n(")
+        ax.text(k, np.sqrt(slow * quick), speedup, ha="center", va="center", color=INK, fontsize=10, bbox=box)
     ax.set_yscale("log")
     low, high = ax.get_ylim()
     ax.set_ylim(low / 2, high * 2)
-    ax.set_xlim(-0.2, last + 0.25 * len(times))
+    ax.set_xlim(-0.35, last + 0.3 * len(times))
     ax.set_xticks(range(len(times)), [str(count) for count in times])
     ticks = _decades(*ax.get_ylim())
     ax.set_yticks(ticks, [_ms(tick) for tick in ticks])
