@@ -50,7 +50,7 @@ def test_end_to_end_adds_up_the_stages_and_looks_at_the_clock(demo_engine):
 
 
 class Overlapping:
-    """An estimator whose stages are done three at a time, as those of one with threads."""
+    """An estimator that says it worked 3 s on each picture in the 10 ms it took, as one with many threads could."""
 
     def __call__(self, images):
         return list(self.stream(images))
@@ -58,7 +58,7 @@ class Overlapping:
     def stream(self, images, batch_size=1):
         for image in images:
             time.sleep(0.01)
-            yield Outcome(str(image), NOBODY, stage_ms={"load": 10.0, "infer": 10.0, "decode": 10.0})
+            yield Outcome(str(image), NOBODY, stage_ms={"load": 1000.0, "infer": 1000.0, "decode": 1000.0})
 
 
 NOBODY = Poses(np.zeros((0, 17, 3), np.float32), np.zeros(0, np.float32), np.zeros((0, 2), np.float32))
@@ -66,9 +66,9 @@ NOBODY = Poses(np.zeros((0, 17, 3), np.float32), np.zeros(0, np.float32), np.zer
 
 def test_throughput_comes_from_the_clock_and_not_from_overlapping_stages():
     timing = benchmark.end_to_end(Overlapping(), ["a"] * 10)
-    assert timing.samples_s.sum() == pytest.approx(0.3)
-    assert timing.images_per_s > 1.5 * 10 / 0.3
-    assert timing.images_per_s < 100
+    assert timing.samples_s.sum() == pytest.approx(30)
+    assert timing.latency.p50 == pytest.approx(3000)
+    assert 10 / 30 < timing.images_per_s < 10 / 0.1
 
 
 def test_drawing_is_timed_without_reading_the_picture_again(demo_engine):
@@ -105,7 +105,7 @@ def test_calls_take_turns():
     assert turns.speedup("slow") == benchmark.Quartiles(1, 1, 1)
     assert turns.speedup("quick").low > 5
     longer = benchmark.compare({"a": lambda: time.sleep(0.01)}, min_rounds=1, min_seconds=0.05)
-    assert 0.05 <= longer.samples_s["a"].sum() < 0.5
+    assert longer.samples_s["a"][:-1].sum() < 0.05 <= longer.samples_s["a"].sum()
     with pytest.raises(UsageError, match="nothing to compare"):
         benchmark.compare({})
 
