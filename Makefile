@@ -1,5 +1,7 @@
 # Every target sets up what it needs; nothing is installed twice.
 #   make run    the four notebooks, headless: pictures, records and tables in data/output/
+#   make bench  three networks x batch sizes 1 and 8: speed, memory, accuracy where there are trained weights; a table.
+#               make bench BENCH="--model HRNet --batch-size 1,4" for others (python -m helpers bench --help)
 #   make test   unit, parity and notebook tests, with ruff
 #   make lab    JupyterLab on the notebooks
 #   make lint   ruff on code and notebooks        make format   ruff's fixes
@@ -10,6 +12,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT := data/output
+BENCH :=
 NOTEBOOKS := 01_export 02_build 03_infer 04_benchmark
 # A cell that hangs ends the run: papermill itself waits forever.
 CELL_TIMEOUT := 900
@@ -18,7 +21,7 @@ export PYTHONUTF8 := 1
 export PYTHONPATH := $(CURDIR)
 export JUPYTER_PLATFORM_DIRS := 1
 
-.PHONY: run test lab lint format clean distclean setup
+.PHONY: run bench test lab lint format clean distclean setup
 
 setup: $(VENV)/ready
 
@@ -44,6 +47,9 @@ run: setup
 	  echo "== $$name took $$(( $$(date +%s) - start )) s"; \
 	done
 	@$(BIN)/python -m helpers report
+
+bench: setup
+	$(BIN)/python -m helpers bench $(BENCH)
 
 test: setup lint
 	$(BIN)/python -m pytest
