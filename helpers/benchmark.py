@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, Sequence
 
+import cv2
 import numpy as np
 
-from helpers import evaluate, paths, records, zoo
+from helpers import decode, evaluate, paths, records, zoo
 from helpers.decode import OFFICIAL, DecodeConfig, Poses, decode_poses
 from helpers.errors import DataError, UsageError
 from helpers.estimator import ImageLike, PoseEstimator
@@ -231,6 +232,7 @@ def end_to_end(
     Raises:
         DataError: a picture cannot be read.
     """
+    decode.warm_up()
     estimator(images[:1])
     outcomes = []
     start = time.perf_counter()
@@ -356,6 +358,7 @@ def compare_stages(
     Returns:
         Label -> timing; with one picture at a time nothing overlaps.
     """
+    decode.warm_up()
     for call in calls.values():
         call(pictures[0])
     found: dict[str, list[tuple[Mapping[str, float], float]]] = {label: [] for label in calls}
@@ -366,6 +369,34 @@ def compare_stages(
         label: EndToEndTiming.from_stages([stages for stages, _ in each], sum(seconds for _, seconds in each))
         for label, each in found.items()
     }
+
+
+def mosaic(dataset: CocoDataset, people: int, width: int = 768, height: int = 512) -> np.ndarray:
+    """A picture with so many people, put together from pictures with one: what decoders can be timed on.
+
+    Args:
+        dataset: where from; the first pictures in which exactly one person is annotated, again if they run out.
+        people: how many.
+        width, height: of the picture, pixels.
+
+    Returns:
+        (height, width, 3) uint8 BGR.
+
+    Raises:
+        DataError: there is no picture with exactly one person.
+    """
+    alone = [image_id for image_id in dataset.image_ids if len(dataset.people(image_id)) == 1]
+    if not alone:
+        raise DataError(f"{dataset.annotation_file} has no picture with exactly one person; use another dataset.")
+    columns = max(range(1, people + 1), key=lambda n: min(width / n, height / -(-people // n)))
+    wide, tall = width // columns, height // -(-people // columns)
+    picture = np.zeros((height, width, 3), np.uint8)
+    for k in range(people):
+        image_id = alone[k % len(alone)]
+        row, column = divmod(k, columns)
+        cell = _around_person(read_image(dataset.path(image_id)), dataset.people(image_id).bbox[0], wide, tall)
+        picture[row * tall : (row + 1) * tall, column * wide : (column + 1) * wide] = cell
+    return picture
 
 
 def decode_times(
@@ -388,7 +419,7 @@ def decode_times(
     for people, (output, flipped) in outputs.items():
         _, height, width = output.shape
         _, transform = resize_align(np.zeros((4 * height, 4 * width, 3), np.uint8), 4 * min(height, width))
-        calls = {label: functools.partial(decode, output, flipped, transform) for label, decode in decoders.items()}
+        calls = {label: functools.partial(call, output, flipped, transform) for label, call in decoders.items()}
         found[people] = compare(calls, rounds, warm_up=0 if found else 1)
     return found
 
@@ -413,6 +444,7 @@ def decode_options(
         One dict per option, for `pandas.DataFrame`: AP and AR, and medians of milliseconds per picture, where
         `network ms` is all from the picture to the network's output, of the mirror image too if it is used.
     """
+    decode.warm_up()
     estimators = {flip: PoseEstimator(engine, flip) for flip in (False, True)}
     found: dict[str, dict[int, Poses]] = {label: {} for label in options}
     times: dict[str, list[tuple[float, float]]] = {label: [] for label in options}
@@ -611,6 +643,18 @@ def _noise(engine: Engine, count: int, height: int, width: int) -> np.ndarray:
     if engine.input_type == "uint8":
         return random.integers(0, 256, shape, dtype=np.uint8)
     return random.standard_normal(shape, dtype=np.float32)
+
+
+def _around_person(image: np.ndarray, box: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Cuts out a person with some ground about, scaled to (height, width); grey where the picture is too small."""
+    left, top, wide, tall = box
+    scale = min(width / wide, height / tall) / 1.35
+    start = []
+    for corner, extent, side, whole in ((left, wide, width, image.shape[1]), (top, tall, height, image.shape[0])):
+        centred = corner + extent / 2 - side / scale / 2
+        start.append(np.clip(centred, min(whole - side / scale, 0) / 2, max(whole - side / scale, 0)))
+    matrix = np.array([[scale, 0, -scale * start[0]], [0, scale, -scale * start[1]]])
+    return cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_AREA, borderValue=(128, 128, 128))
 
 
 def _pixels(image: ImageLike) -> np.ndarray:

@@ -21,6 +21,7 @@ import numpy as np
 _JOINTS = 17
 _TILE = 4  # cells per side of a tile, the unit of the search for missing joints
 _PEAKS = 1024  # peaks of one joint kept before order among equals is looked into; more are a plateau or noise
+_HEAD = 3  # so many times the samples whose pixels fill the heap are looked at whole
 _NO_MATCH_COST = 1e10  # as in decode._match
 _U = np.uint64  # an index of this type is not tried for counting from the end, and loops over it become vector code
 
@@ -326,19 +327,19 @@ def _suppress(output, flipped, twins, joint, row, columns, count, scratch, rows)
 def _keep_best(output, flipped, twins, joint, means, slack, most, everything, found, pixels, scratch, rows):
     """Streams the enlarged heatmap, 0 where is no peak, through a heap of the best `most` in found and pixels.
 
-    The heap begins as the first `most` pixels of the map. From then on what matters exceeds its least, so that few
-    samples are looked at, unless `everything` is to be. False, before the end, if that least is below 0: then
-    pixels that are no peak count too, as 0, and everything has to be looked at.
+    The heap begins as the first `most` pixels of the map. While its least is below 0, pixels that are no peak count
+    too, as 0; that is over after a few more of them. From then on what matters exceeds the least, so that few samples
+    are looked at, unless `everything` is to be. False, before the end, if those few more were not enough.
     """
     near_rows, columns = scratch[0], scratch[1]
     _, height, width = means.shape
     filled = 0
     for row in range(height):
         if everything:
-            count = width
+            first = count = width
             columns[:] = np.arange(width)
         else:
-            first = (most + 3) // 4 if filled < most else 0
+            first = min(_HEAD * ((most + 3) // 4), width) if filled < most else 0
             least = found[0] if filled == most else np.float32(0)
             near = _samples_near_peaks(means, joint, row, least, slack, near_rows, columns)
             skip = 0
@@ -359,10 +360,10 @@ def _keep_best(output, flipped, twins, joint, means, slack, most, everything, fo
                         if filled == most:
                             for hole in range(most // 2 - 1, -1, -1):
                                 _sift(found, pixels, hole, most, found[hole], pixels[hole])
-                            if found[0] < 0 and not everything:
-                                return False
                     elif value > found[0]:
                         _sift(found, pixels, 0, most, value, pixel)
+                if row == 0 and y == 0 and k + 1 == first and found[0] < 0 and not everything:
+                    return False
     return True
 
 
