@@ -168,6 +168,98 @@ def with_uint8_input(module: torch.nn.Module) -> torch.nn.Module:
     return Uint8Input().eval()
 
 
+def without_deconvolutions(module: torch.nn.Module) -> torch.nn.Module:
+    """The same network with its head's deconvolutions (stride 2, kernel 4) as convolutions of a quarter of the size.
+
+    An output pixel of such a deconvolution has but 2 x 2 inputs, and which weights they meet depends on whether its row
+    and column are even: four convolutions of kernel 2, whose outputs are interleaved. It is the same arithmetic, in a
+    form for which CPU engines have their quickest kernels, and int8 ones: ONNX Runtime has none for deconvolutions.
+    The last layer works pixel by pixel, so it comes before the interleaving, which then has little to move.
+
+    Args:
+        module: from `load`; stays as it is.
+
+    Returns:
+        A module in eval mode, with `module`'s outputs; a network without deconvolutions (HRNet) is only copied.
+    """
+    import torch
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    class Interleaved(torch.nn.Module):
+        """Convolution -> ReLU (-> last layer) for each of four phases -> interleave them."""
+
+        def __init__(self, deconvolution: torch.nn.ConvTranspose2d, last: torch.nn.Conv2d | None) -> None:
+            super().__init__()
+            self.convolution = _convolution_of(deconvolution, phases_first=last is not None)
+            self.last = None if last is None else _four_times(last)
+            if last is not None:  # from phase by phase to channel by channel
+                self.order = torch.arange(4 * last.out_channels).view(4, -1).T.reshape(-1)
+
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            """(N, C, h, w) -> (N, C', 2h, 2w) float32."""
+            phases = torch.relu(self.convolution(features))
+            if self.last is not None:
+                phases = self.last(phases)[:, self.order]
+            return torch.nn.functional.pixel_shuffle(phases, 2)[:, :, 1:-1, 1:-1]
+
+    network = copy.deepcopy(module).eval()
+    head = network.keypoint_head
+    layers = list(head.deconv_layers) if isinstance(head.deconv_layers, torch.nn.Sequential) else []
+    blocks = []
+    for k in range(0, len(layers), 3):
+        deconvolution, norm, activation = layers[k : k + 3]
+        if not isinstance(activation, torch.nn.ReLU):
+            raise DataError(f"The head's layer {k + 2} is no ReLU but {activation}; is this mmpose 0.29.0?")
+        last = head.final_layer if k + 3 == len(layers) else None
+        blocks.append(Interleaved(fuse_conv_bn_eval(deconvolution, norm, transpose=True), last))
+    if blocks:
+        head.deconv_layers, head.final_layer = torch.nn.Sequential(*blocks), torch.nn.Identity()
+    return network
+
+
+def _convolution_of(deconvolution: torch.nn.ConvTranspose2d, phases_first: bool) -> torch.nn.Conv2d:
+    """The convolution that gives a deconvolution's four phases, (N, C, h, w) -> (N, 4 C', h + 1, w + 1).
+
+    Output t of the first phase along an axis is the deconvolution's output 2t - 1, that of the second phase 2t; both
+    come from inputs t - 1 and t.
+
+    Args:
+        deconvolution: stride 2, kernel 4, padding 1.
+        phases_first: whether the output channels are C' of the first phase, C' of the next ..., or four phases of the
+            first channel, four of the next ..., as interleaving takes them.
+    """
+    import torch
+
+    sizes = deconvolution.kernel_size, deconvolution.stride, deconvolution.padding, deconvolution.output_padding
+    if sizes != ((4, 4), (2, 2), (1, 1), (0, 0)):
+        raise DataError(f"The head's deconvolution has sizes {sizes}, which no official network has.")
+    convolution = torch.nn.Conv2d(deconvolution.in_channels, 4 * deconvolution.out_channels, 2, padding=1)
+    taps = torch.tensor([[2, 0], [3, 1]])  # of the deconvolution's kernel: [phase, input t - 1 or t]
+    # (C, C', 4, 4) -> (C, C', row phase, row input, column phase, column input)
+    weight = deconvolution.weight.detach()[:, :, taps][..., taps]
+    weight = weight.permute(1, 2, 4, 0, 3, 5)  # (C', row phase, column phase, C, row input, column input)
+    weight, bias = weight.flatten(1, 2), deconvolution.bias.detach()[:, None].expand(-1, 4)
+    if phases_first:
+        weight, bias = weight.transpose(0, 1), bias.T
+    with torch.no_grad():
+        convolution.weight.copy_(weight.flatten(0, 1))
+        convolution.bias.copy_(bias.flatten())
+    return convolution
+
+
+def _four_times(last: torch.nn.Conv2d) -> torch.nn.Conv2d:
+    """A convolution of kernel 1 that works on four phases alike, one after the other."""
+    import torch
+
+    if last.kernel_size != (1, 1):
+        raise DataError(f"The head's last layer has kernel {last.kernel_size}, which no official network has.")
+    grouped = torch.nn.Conv2d(4 * last.in_channels, 4 * last.out_channels, 1, groups=4)
+    with torch.no_grad():
+        grouped.weight.copy_(last.weight.repeat(4, 1, 1, 1))
+        grouped.bias.copy_(last.bias.repeat(4))
+    return grouped
+
+
 def _per_channel(rgb: Sequence[float]) -> torch.Tensor:
     """Statistics of pixels from 0 to 1 -> the same of bytes in the order B, G, R, (3, 1, 1) float32."""
     import torch

@@ -1,8 +1,9 @@
 """Our decoder against mmpose 0.29.0's own chain: same people, same order, same numbers.
 
 Every map is decoded three times, by mmpose, by our NumPy steps and by our compiled ones; the latter two must agree
-to the last bit. torch's bilinear upsampling uses a fused multiply-add on any x86-64 CPU with AVX2, which `helpers.decode`
-reproduces; on such a machine not only the numbers but their bits are equal, as the report at the end says.
+to the last bit. torch's bilinear upsampling uses a fused multiply-add on any x86-64 CPU with AVX2, which
+`helpers.decode` reproduces; on such a machine not only mmpose's numbers but their bits are equal, as the report at the
+end says.
 """
 
 from __future__ import annotations

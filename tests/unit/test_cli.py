@@ -277,7 +277,7 @@ def test_the_input_type_goes_all_the_way(capsys, tmp_path):
     for a, b in zip(floats, bytes_):
         np.testing.assert_allclose(a["keypoints"], b["keypoints"], atol=1e-2)
     assert main(["eval", "--image-num", "3", "--json", *as_bytes]) == 0
-    assert json.loads(capsys.readouterr().out)["dataset"] == "demo val2017 with uint8 input"
+    assert json.loads(capsys.readouterr().out)["input_type"] == "uint8"
     assert main(["perf", "--runs", "2", "--seconds", "0", "--image-num", "1", "--json", *as_bytes]) == 0
     assert json.loads(capsys.readouterr().out)["input_shape"] == [1, 512, 512, 3]
 

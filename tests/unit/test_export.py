@@ -42,10 +42,11 @@ def test_graph_is_as_promised(exported, opset):
     shapes = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in graph.graph.input}
     assert shapes == {"input": ["batch", 3, "height", "width"]}
     assert [v.name for v in graph.graph.output] == ["output"]
-    # In eval mode the exporter merges normalisation into the convolution before it, if that is no transposed one.
-    made_by = {node.output[0]: node.op_type for node in graph.graph.node}
-    normalised = [made_by[node.input[0]] for node in graph.graph.node if node.op_type == "BatchNormalization"]
-    assert normalised == ["ConvTranspose"] * 3
+    # MagicMind's file has deconvolutions as MMPose has them, the other one has convolutions instead, which CPUs compute
+    # faster. The exporter merges normalisation into the convolution before it, if that is no transposed one.
+    operators = [node.op_type for node in graph.graph.node]
+    three = 3 if opset == 11 else 0
+    assert [operators.count(kind) for kind in ("ConvTranspose", "BatchNormalization")] == [three, three]
 
 
 @pytest.mark.parametrize("opset", export.OPSETS)

@@ -270,3 +270,23 @@ def test_weights_that_are_nothing(tmp_path):
         network.load("MobileNetv2", "offical")
     with pytest.raises(DataError, match=r"gone\.pth"):
         network.load("MobileNetv2", tmp_path / "gone.pth")
+
+
+@pytest.mark.parametrize("model", zoo.NETWORKS)
+def test_without_deconvolutions_nothing_changes(model):
+    module = network.load(model, "random")
+    same = network.without_deconvolutions(module)
+    had, has = (any(isinstance(layer, torch.nn.ConvTranspose2d) for layer in m.modules()) for m in (module, same))
+    assert (had, has) == (model != "HRNet", False)
+    images = torch.from_numpy(network.picture_like(2, 96, 160))
+    with torch.inference_mode():
+        wanted, found = module(images), same(images)
+    assert found.shape == wanted.shape
+    assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max() + 1e-5
+
+
+def test_deconvolutions_of_another_size_are_refused():
+    module = network.load("MobileNetv2", "random")
+    module.keypoint_head.deconv_layers[0] = torch.nn.ConvTranspose2d(1280, 256, 2, 2)
+    with pytest.raises(DataError, match="deconvolution has sizes"):
+        network.without_deconvolutions(module)
