@@ -25,7 +25,8 @@ export JUPYTER_PLATFORM_DIRS := 1
 
 setup: $(VENV)/ready
 
-# The stamp is newer than the requirements once both installs went through. The kernel's log level: ipykernel warns at
+# The stamp is newer than the requirements once both installs went through. The decoder is compiled here, half a minute,
+# so that nobody waits for it later. The kernel's log level: ipykernel warns at
 # each start that it talks to papermill, on this machine's loopback, without encryption.
 $(VENV)/ready: requirements.txt requirements-mmpose.txt
 	@echo "== setting up $(VENV) (a few minutes the first time)"
@@ -36,6 +37,7 @@ $(VENV)/ready: requirements.txt requirements-mmpose.txt
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-mmpose.txt
 	mkdir -p $(VENV)/etc/ipython
 	echo "c.IPKernelApp.log_level = 'ERROR'" > $(VENV)/etc/ipython/ipython_kernel_config.py
+	$(BIN)/python -c "from helpers import decode; decode.warm_up()"
 	touch $@
 
 run: setup

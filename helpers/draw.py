@@ -439,33 +439,29 @@ def stage_figure(timings: Mapping[str, EndToEndTiming], noise: Collection[str] =
 
 @_styled
 def decode_time_figure(times: Mapping[int, Comparison], title: str = "") -> Figure:
-    """How long decoding takes, the more people the longer, on a logarithmic axis; between them the speedup.
+    """How long decoding takes, the more people the longer, on a logarithmic axis.
 
     Args:
-        times: number of people -> decoders that took turns, the slow one first (`benchmark.decode_times`). The
-            speedup is that of the last, with the quartiles over rounds.
+        times: number of people -> decoders that took turns, the slow one first (`benchmark.decode_times`). Under the
+            others stands how many times as fast they are, with the quartiles over rounds.
         title: what to see.
     """
     fig, axes = _figure(9, 4.2)
     ax = axes[0, 0]
     labels = list(next(iter(times.values())).samples_s)
     last = len(times) - 1
-    for colour, label in zip((SECOND, *_cycle(6)), labels):
+    for colour, label in zip((SECOND, *(c for c in _cycle(6) if c != SECOND)), labels):
         ms = [turns.median_ms[label] for turns in times.values()]
-        above = 9 if label == labels[0] else -18
         ax.plot(range(len(ms)), ms, marker="o", ms=7, lw=2.5, color=colour)
         ax.text(last + 0.06, ms[-1], label, color=colour, va="center", fontweight="bold")
-        for k, value in enumerate(ms):
-            ax.annotate(_ms(value), (k, value), (0, above), textcoords="offset points", ha="center", fontsize=9)
-    for k, turns in enumerate(times.values() if len(labels) > 1 else ()):
-        slow, quick = (turns.median_ms[label] for label in (labels[0], labels[-1]))
-        ax.plot([k, k], [quick * 1.3, slow / 1.3], color=QUIET, lw=1, ls=":", zorder=0)
-        box = {"boxstyle": "round,pad=0.25", "fc": "white", "ec": "none"}
-        speedup = str(turns.speedup(labels[-1])).replace(" (", "\n(")
-        ax.text(k, np.sqrt(slow * quick), speedup, ha="center", va="center", color=INK, fontsize=10, bbox=box)
+        for k, (value, turns) in enumerate(zip(ms, times.values())):
+            first = label == labels[0]
+            text = _ms(value) if first else f"{_ms(value)}\n{turns.speedup(label)}"
+            where = {"xytext": (0, 9 if first else -9), "va": "bottom" if first else "top"}
+            ax.annotate(text, (k, value), textcoords="offset points", ha="center", fontsize=9, **where)
     ax.set_yscale("log")
     low, high = ax.get_ylim()
-    ax.set_ylim(low / 2, high * 2)
+    ax.set_ylim(low / 4, high * 2)
     ax.set_xlim(-0.35, last + 0.3 * len(times))
     ax.set_xticks(range(len(times)), [str(count) for count in times])
     ticks = _decades(*ax.get_ylim())

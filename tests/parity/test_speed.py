@@ -1,0 +1,79 @@
+"""How much quicker than mmpose's own chain ours is: the decoder on pictures of many people, and the whole call.
+
+What is compared takes turns in one process, so a busy machine is as hard on all of it; what is asserted is far below
+what a quiet machine shows, and the report at the end has the figures.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+from helpers import backends, benchmark, decode, export, paths
+from helpers.dataset import CocoDataset
+from helpers.estimator import PoseEstimator
+from helpers.preprocess import read_image, resize_align
+from tests.parity.baseline import MMPoseChain, mmpose_decode
+
+PEOPLE = (1, 3, 8, 15, 30)
+DECODERS = {
+    "mmpose": mmpose_decode,
+    "numpy": functools.partial(decode.decode_poses, compiled=False),
+    "numba": functools.partial(decode.decode_poses, compiled=True),
+}
+
+
+@pytest.fixture(scope="module")
+def estimator(tmp_path_factory):
+    """MobileNetv2 with the demo weights on ONNX Runtime."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODEL_PATH", str(tmp_path_factory.mktemp("speed")))
+        engines = backends.get("onnxruntime")
+        exported = export.export("MobileNetv2", "demo", shapes=[(128, 192)], batches=[1])
+        decode.warm_up()
+        return PoseEstimator(engines.load(engines.build(exported, backends.BuildSpec())))
+
+
+@pytest.fixture(scope="module")
+def turns(estimator, parity_report):
+    """Number of people -> decoders in turns, on 128 x 192 outputs of the demo network."""
+    dataset = CocoDataset(paths.demo_data())
+    outputs = {people: estimator.maps(benchmark.mosaic(dataset, people))[:2] for people in PEOPLE}
+    found = benchmark.decode_times(DECODERS, outputs, rounds=1)
+    for people, comparison in found.items():
+        ms = comparison.median_ms
+        speedups = ", ".join(f"{name} {comparison.speedup(name).median:,.0f}x" for name in ("numpy", "numba"))
+        parity_report.append(
+            f"decoding {people} people: mmpose {ms['mmpose']:.0f} ms, numpy {ms['numpy']:.0f} ms, "
+            f"numba {ms['numba']:.2f} ms ({speedups})"
+        )
+    return found
+
+
+@pytest.mark.parametrize("people", PEOPLE)
+@pytest.mark.parametrize(("name", "least"), [("numpy", 20), ("numba", 250)])
+def test_decoding_is_so_many_times_as_fast(turns, people, name, least):
+    assert turns[people].speedup(name).median >= least
+
+
+def test_the_whole_call(estimator, parity_report):
+    """From file to poses: nearly all of the time is the engine's, and mmpose takes several times as long."""
+    dataset = CocoDataset(paths.demo_data())
+    files = [dataset.path(image_id) for image_id in dataset.sample(5, seed=2)]
+    batches = [estimator._batch([resize_align(read_image(file))[0]]) for file in files]
+    chain = MMPoseChain("MobileNetv2", "demo")
+    calls = {
+        "mmpose": lambda: [chain(file) for file in files],
+        "engine alone": lambda: [estimator.engine.run(batch) for batch in batches],
+        "stream": lambda: estimator(files),
+        "stream, batch 8": lambda: estimator(files, batch_size=8),
+    }
+    found = benchmark.compare(calls, min_rounds=1)
+    ms = {label: value / len(files) for label, value in found.median_ms.items()}
+    parity_report.append(
+        "whole call on 5 pictures, ms per picture: " + ", ".join(f"{label} {value:.0f}" for label, value in ms.items())
+    )
+    assert ms["mmpose"] > 3 * ms["stream"]
+    assert ms["engine alone"] > 0.8 * ms["stream"]
+    assert ms["stream, batch 8"] < 1.25 * ms["stream"]
