@@ -2,6 +2,7 @@
 
     done = run(estimator, dataset, dataset.sample(200))              # Run: poses, failures, times, stats
     stats = evaluate({image_id: poses, ...}, dataset, image_ids)     # poses from elsewhere
+    resampled_ap({"float32": poses, "int8": others}, dataset, image_ids)   # how far AP depends on the sample
     stats.numbers["AP"], stats.scope              # 0.381, '5000 of 5000 images, 6352 people'
     save_results("results.json", to_coco_results(poses_by_image_id, dataset.category_id))
 
@@ -28,6 +29,7 @@ from helpers.paths import atomic_write
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
 
     from helpers.decode import Poses
     from helpers.estimator import PoseEstimator
@@ -147,14 +149,9 @@ def evaluate(poses_by_image_id: Mapping[int, Poses], dataset: CocoDataset, image
     Raises:
         UsageError: no image, an image that the dataset does not have, or pycocotools is not installed.
     """
-    if not len(image_ids):
-        raise UsageError("There is no image to score; run one or more.")
-    image_ids = sorted(set(image_ids))
+    image_ids = _some(image_ids)
     people = sum(len(dataset.people(image_id)) for image_id in image_ids)
-    results = to_coco_results(
-        {image_id: poses_by_image_id[image_id] for image_id in image_ids if image_id in poses_by_image_id},
-        dataset.category_id,
-    )
+    results = _results_of(poses_by_image_id, dataset, image_ids)
     return CocoStats(
         numbers=_score(results, dataset, image_ids),
         images=len(image_ids),
@@ -162,6 +159,49 @@ def evaluate(poses_by_image_id: Mapping[int, Poses], dataset: CocoDataset, image
         people=people,
         detections=len(results),
     )
+
+
+def resampled_ap(
+    runs: Mapping[str, Mapping[int, Poses]],
+    dataset: CocoDataset,
+    image_ids: Sequence[int],
+    rounds: int = 200,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """AP on samples of the images drawn with replacement (Efron's bootstrap): how much chance is in a figure.
+
+    All runs are scored on the same samples, so the spread of the *difference* of two can be taken round by round. It
+    is smaller than that of either: an image that is hard for one precision is hard for the other.
+
+    Args:
+        runs: label -> image id -> poses.
+        dataset: the annotations.
+        image_ids: the images that were run.
+        rounds: number of samples.
+        seed: of the samples.
+
+    Returns:
+        Label -> (rounds,) float64 AP; NaN for a sample without annotated people.
+
+    Raises:
+        UsageError: no image, an image that the dataset does not have, or pycocotools is not installed.
+    """
+    image_ids = _some(image_ids)
+    chosen = np.random.default_rng(seed).integers(0, len(image_ids), (rounds, len(image_ids)))
+    found = {}
+    for label, poses in runs.items():
+        with _quietly():
+            scorer = _matched(_results_of(poses, dataset, image_ids), dataset, image_ids)
+            by_image = scorer.evalImgs  # areas x images, for the one category
+            scorer.params.imgIds = scorer._paramsEval.imgIds = list(range(len(image_ids)))  # places, to occur again
+            areas = len(scorer.params.areaRng)
+            found[label] = np.array(
+                [
+                    _resampled(scorer, [by_image[a * len(image_ids) + k] for a in range(areas) for k in row])
+                    for row in chosen
+                ]
+            )
+    return found
 
 
 def to_coco_results(poses_by_image_id: Mapping[int, Poses], category_id: int = 1) -> list[dict[str, Any]]:
@@ -262,19 +302,51 @@ def match(poses: Poses, people: People, threshold: float = 0.5) -> Matches:
     return found
 
 
-def _score(results: list[dict[str, Any]], dataset: CocoDataset, image_ids: Sequence[int]) -> dict[str, float | None]:
-    """Runs COCOeval on the given images only; its -1, 'nobody of that size', becomes `None`."""
-    truth = dataset.coco  # first: it says what to do when pycocotools is not installed
-    from pycocotools.cocoeval import COCOeval
+def _some(image_ids: Sequence[int]) -> list[int]:
+    """Each image once, in order; refuses none at all."""
+    if not len(image_ids):
+        raise UsageError("There is no image to score; run one or more.")
+    return sorted(set(image_ids))
 
-    with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress with print()
-        scorer = COCOeval(truth, _as_coco(results, truth), "keypoints")
-        scorer.params.imgIds = list(image_ids)
-        scorer.params.catIds = [dataset.category_id]
-        scorer.evaluate()
+
+def _results_of(poses: Mapping[int, Poses], dataset: CocoDataset, image_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """Results of the given images; those of others are left out."""
+    chosen = {image_id: poses[image_id] for image_id in image_ids if image_id in poses}
+    return to_coco_results(chosen, dataset.category_id)
+
+
+def _score(results: list[dict[str, Any]], dataset: CocoDataset, image_ids: Sequence[int]) -> dict[str, float | None]:
+    """The ten numbers on the given images only; COCOeval's -1, 'nobody of that size', becomes `None`."""
+    with _quietly():
+        scorer = _matched(results, dataset, image_ids)
         scorer.accumulate()
         scorer.summarize()
     return {name: None if value < 0 else float(value) for name, value in zip(STAT_NAMES, scorer.stats)}
+
+
+def _matched(results: list[dict[str, Any]], dataset: CocoDataset, image_ids: Sequence[int]) -> COCOeval:
+    """A COCOeval that knows for every image which pose belongs to whom."""
+    truth = dataset.coco  # first: it says what to do when pycocotools is not installed
+    from pycocotools.cocoeval import COCOeval
+
+    scorer = COCOeval(truth, _as_coco(results, truth), "keypoints")
+    scorer.params.imgIds = list(image_ids)
+    scorer.params.catIds = [dataset.category_id]
+    scorer.evaluate()
+    return scorer
+
+
+def _resampled(scorer: COCOeval, by_image: list[dict[str, Any]]) -> float:
+    """AP of a COCOeval with other images' matches in the places of its own."""
+    scorer.evalImgs = by_image
+    scorer.accumulate()
+    precision = scorer.eval["precision"][:, :, 0, 0]  # thresholds x recalls of the one category, people of all sizes
+    return float(precision[precision > -1].mean()) if (precision > -1).any() else float("nan")
+
+
+def _quietly() -> contextlib.AbstractContextManager:
+    """COCOeval reports its progress with print()."""
+    return contextlib.redirect_stdout(io.StringIO())
 
 
 def _as_coco(results: list[dict[str, Any]], truth: COCO) -> COCO:

@@ -14,7 +14,8 @@ from pycocotools.cocoeval import COCOeval
 from helpers.dataset import OKS_SIGMAS, CocoDataset, People
 from helpers.decode import Poses
 from helpers.errors import UsageError
-from helpers.evaluate import STAT_NAMES, evaluate, match, oks, save_results, to_coco_results
+from helpers.evaluate import STAT_NAMES, evaluate, match, oks, resampled_ap, save_results, to_coco_results
+from tests.unit.conftest import write_coco
 
 NOBODY = np.zeros((0, 17, 3))
 
@@ -220,3 +221,45 @@ def test_match_with_nobody():
     assert len(match(poses(NOBODY), people).truth) == 0
     nobody = random_people(np.random.default_rng(0), 0)
     assert match(poses(people.keypoints), nobody).truth.tolist() == [-1, -1]
+
+
+def shaken(dataset: CocoDataset, pixels: float) -> dict[int, Poses]:
+    """Annotated people, each joint off by so much, some of them twice."""
+    rng = np.random.default_rng(1)
+    found = {}
+    for image_id in dataset.image_ids:
+        points = np.concatenate([dataset.people(image_id).keypoints] * 2)
+        points[..., :2] += rng.normal(0, pixels, points[..., :2].shape)
+        found[image_id] = poses(points, rng.uniform(0.1, 1, len(points)))
+    return found
+
+
+def test_resampled_ap_is_the_ap_of_images_that_occur_again(dataset, tmp_path):
+    """Round by round what `evaluate` says of a dataset in which the drawn images stand as often as they were drawn."""
+    found, rounds = shaken(dataset, 4), 6
+    ap = resampled_ap({"a": found}, dataset, dataset.image_ids, rounds, seed=3)["a"]
+    drawn = np.random.default_rng(3).integers(0, len(dataset), (rounds, len(dataset)))
+    document = json.loads(dataset.annotation_file.read_text())
+    for k, row in enumerate(drawn):
+        ids = [dataset.image_ids[place] for place in row]
+        annotations = [
+            {**a, "image_id": place}
+            for place, i in enumerate(ids)
+            for a in document["annotations"]
+            if a["image_id"] == i
+        ]
+        root = tmp_path / str(k)
+        write_coco(root, {place: f"{place}.jpg" for place in range(len(ids))}, annotations)
+        again = CocoDataset(root)
+        wanted = evaluate({place: found[i] for place, i in enumerate(ids)}, again, again.image_ids).numbers["AP"]
+        assert np.isnan(ap[k]) if wanted is None else ap[k] == pytest.approx(wanted)
+    assert len({round(value, 6) for value in ap}) > 2
+
+
+def test_runs_are_resampled_alike(dataset, perfect):
+    found = shaken(dataset, 4)
+    ap = resampled_ap({"a": found, "b": dict(found), "best": perfect}, dataset, dataset.image_ids, 20)
+    np.testing.assert_array_equal(ap["a"], ap["b"])
+    assert ap["best"][~np.isnan(ap["best"])] == pytest.approx(1.0)
+    with pytest.raises(UsageError, match="no image to score"):
+        resampled_ap({"a": found}, dataset, [])
