@@ -243,10 +243,10 @@ def test_resampled_ap_is_the_ap_of_images_that_occur_again(dataset, tmp_path):
     for k, row in enumerate(drawn):
         ids = [dataset.image_ids[place] for place in row]
         annotations = [
-            {**a, "image_id": place}
-            for place, i in enumerate(ids)
-            for a in document["annotations"]
-            if a["image_id"] == i
+            {key: value for key, value in {**entry, "image_id": place}.items() if key != "id"}
+            for place, image_id in enumerate(ids)
+            for entry in document["annotations"]
+            if entry["image_id"] == image_id
         ]
         root = tmp_path / str(k)
         write_coco(root, {place: f"{place}.jpg" for place in range(len(ids))}, annotations)
