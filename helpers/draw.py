@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Collection, Iterable, Mapping, Sequence
 
 import cv2
 import numpy as np
 
 from helpers.dataset import KEYPOINT_NAMES, SKELETON, People
 from helpers.decode import Maps, Poses
-from helpers.evaluate import match
+from helpers.evaluate import match, shift
 from helpers.paths import atomic_write
 
 if TYPE_CHECKING:
@@ -228,14 +228,73 @@ def truth_figure(image: np.ndarray, poses: Poses, people: People, title: str = "
     rest = f" ({faint} more with a score below {PERSON_THRESHOLD})" if faint else ""
     _show(axes[0, 1], draw_poses(big, big_poses, colours=colours or PERSON_COLOURS), f"found: {len(poses)}{rest}")
     for points, oks, colour in zip(big_poses.keypoints, matches.oks, colours):
-        sure = points[points[:, 2] > JOINT_THRESHOLD]
-        if not len(sure):
-            continue
-        x, y = sure[:, 0].mean(), max(sure[:, 1].min() - 18, 16)
-        label = "no match" if np.isnan(oks) else f"OKS {oks:.2f}"
-        box = {"boxstyle": "round,pad=0.25", "fc": "white", "ec": colour, "lw": 1.5}
-        axes[0, 1].text(x, y, label, ha="center", va="bottom", fontsize=10, bbox=box, clip_on=True)
+        _label(axes[0, 1], points, "no match" if np.isnan(oks) else f"OKS {oks:.2f}", colour)
     _heading(fig, title)
+    return fig
+
+
+@_styled
+def precision_figure(image: np.ndarray, found: Mapping[str, Poses], title: str = "") -> Figure:
+    """The same picture decoded in several precisions; each person's OKS and distance to the first one's stand beside.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+        found: label -> poses, the reference first.
+        title: what to see.
+    """
+    labels = list(found)
+    found = {label: confident(poses) for label, poses in found.items()}
+    reference = found[labels[0]]
+    columns = len(labels)
+    fig, axes = _figure(5.2 * columns, 5.2 * image.shape[0] / image.shape[1] + 0.9, 1, columns)
+    for ax, (label, poses) in zip(axes[0], found.items()):
+        moved = shift(reference, poses)
+        colours = ["#9AA3AB"] * len(poses)
+        for person, partner in enumerate(moved.partner):
+            if partner >= 0:
+                colours[partner] = PERSON_COLOURS[person % len(PERSON_COLOURS)]
+        big, [scaled] = _enlarged(image, poses)
+        _show(ax, draw_poses(big, scaled, colours=colours or PERSON_COLOURS), f"{label}: {len(poses)} people")
+        if label == labels[0]:
+            continue
+        for person, partner in enumerate(moved.partner):
+            points = scaled.keypoints[partner] if partner >= 0 else _enlarged(image, reference)[1][0].keypoints[person]
+            told = f"OKS {moved.oks[person]:.3f}, {moved.pixels[person]:.1f} px" if partner >= 0 else "lost"
+            _label(ax, points, told, PERSON_COLOURS[person % len(PERSON_COLOURS)])
+    _heading(fig, title)
+    return fig
+
+
+def _label(ax: Axes, points: np.ndarray, text: str, colour: str) -> None:
+    """A line of text over the joints (17, 3) of a person."""
+    sure = points[points[:, 2] > JOINT_THRESHOLD]
+    if len(sure):
+        box = {"boxstyle": "round,pad=0.25", "fc": "white", "ec": colour, "lw": 1.5}
+        x, y = sure[:, 0].mean(), max(sure[:, 1].min() - 18, 16)
+        ax.text(x, y, text, ha="center", va="bottom", fontsize=10, bbox=box, clip_on=True)
+
+
+@_styled
+def trade_figure(points: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
+    """Accuracy against latency, and the line of those that nothing else beats in both (Pareto).
+
+    Args:
+        points: dicts with `label`, `ms`, `ap`, and `low` and `high`, between which AP lies on 95 % of samples.
+        title: what to see.
+    """
+    fig, axes = _figure(9, 4.2)
+    ax = axes[0, 0]
+    points = sorted(points, key=lambda point: point["ms"])
+    best = [p for k, p in enumerate(points) if all(p["ap"] > q["ap"] for q in points[:k])]
+    ax.step([p["ms"] for p in best], [p["ap"] for p in best], where="post", color=QUIET, lw=1.5, zorder=1)
+    for colour, p in zip(_cycle(len(points)), points):
+        spread = [[p["ap"] - p["low"]], [p["high"] - p["ap"]]]
+        ax.errorbar(p["ms"], p["ap"], yerr=spread, fmt="o", ms=9, color=colour, capsize=4, lw=1.5, zorder=2)
+        ax.annotate(p["label"], (p["ms"], p["ap"]), (9, 7), textcoords="offset points", color=colour, fontweight="bold")
+    ax.set_xlim(0, 1.35 * max(p["ms"] for p in points))
+    ax.set_xlabel("milliseconds for one picture of 512 x 512, median")
+    ax.set_ylabel("AP; bars: 95 % of samples of the pictures")
+    ax.set_title(title)
     return fig
 
 

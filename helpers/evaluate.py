@@ -302,6 +302,46 @@ def match(poses: Poses, people: People, threshold: float = 0.5) -> Matches:
     return found
 
 
+@dataclass(frozen=True)
+class Shift:
+    """How far poses moved from those of a reference, person by person of the reference.
+
+    Attributes:
+        partner: (P,) int64: index of the same person among the other poses; -1 if they were lost.
+        oks: (P,) float64: similarity to the reference's pose; 0 for the lost.
+        pixels: (P,) float64: mean distance of the joints; NaN for the lost.
+    """
+
+    partner: np.ndarray
+    oks: np.ndarray
+    pixels: np.ndarray
+
+
+def shift(reference: Poses, other: Poses, joint_threshold: float = 0.1) -> Shift:
+    """Compares two decodings of one image, say in float32 and in int8, with no annotation needed.
+
+    Args:
+        reference: the poses to be kept; of each person, joints of a higher score than the threshold count.
+        other: the poses that should be the same.
+        joint_threshold: least score.
+    """
+    sure = reference.keypoints[..., 2] > joint_threshold
+    keypoints = np.dstack([reference.keypoints[..., :2], 2 * sure]).astype(np.float64)
+    area = np.array(
+        [np.prod(np.ptp(points[seen, :2], axis=0)) if seen.any() else 0 for points, seen in zip(keypoints, sure)]
+    )
+    people = People(keypoints, np.zeros((len(area), 4)), area)
+    found = match(other, people)
+    partner = np.full(len(reference), -1)
+    partner[found.truth[found.truth >= 0]] = np.flatnonzero(found.truth >= 0)
+    similarity, pixels = np.zeros(len(reference)), np.full(len(reference), np.nan)
+    for person in np.flatnonzero(partner >= 0):
+        similarity[person] = found.oks[partner[person]]
+        away = other.keypoints[partner[person], :, :2] - reference.keypoints[person, :, :2]
+        pixels[person] = np.linalg.norm(away[sure[person]], axis=1).mean()
+    return Shift(partner, similarity, pixels)
+
+
 def _some(image_ids: Sequence[int]) -> list[int]:
     """Each image once, in order; refuses none at all."""
     if not len(image_ids):
