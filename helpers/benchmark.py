@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, Sequence
 import numpy as np
 
 from helpers import paths, records, zoo
-from helpers.errors import DataError
+from helpers.errors import DataError, UsageError
 from helpers.estimator import STAGES, ImageLike, PoseEstimator
 from helpers.records import Latency, Record
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from helpers.backends.base import Engine
     from helpers.dataset import CocoDataset
     from helpers.evaluate import Run
+    from helpers.mm_run import CardTiming
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class NetworkTiming:
     samples_s: np.ndarray
     batch_size: int
     input_shape: tuple[int, int, int, int]
+
+    @property
+    def runs(self) -> int:
+        """How many were timed."""
+        return len(self.samples_s)
 
     @property
     def latency(self) -> Latency:
@@ -60,6 +66,11 @@ class EndToEndTiming:
 
     samples_s: np.ndarray
     stage_ms: dict[str, float]
+
+    @property
+    def runs(self) -> int:
+        """How many pictures were timed."""
+        return len(self.samples_s)
 
     @property
     def latency(self) -> Latency:
@@ -181,6 +192,9 @@ def accuracy_record(
         flip_test: whether the mirror image was used; if not, the record's `dataset` says so.
         command: how to do it again.
     """
+    facts, circumstances = paths.read_sidecar(built), _circumstances(command)
+    if facts.get("simulated"):
+        circumstances["versions"][facts["backend"]] = facts["backend_version"]
     return Record(
         **_built_facts(built),
         batch_size=batch_size,
@@ -189,20 +203,27 @@ def accuracy_record(
         ap=run.stats.numbers["AP"],
         ar=run.stats.numbers["AR"],
         coco_stats=run.stats.numbers,
-        stage_ms=run.stage_ms,
-        **_circumstances(command),
+        stage_ms=None if facts.get("simulated") else run.stage_ms,
+        **circumstances,
     )
 
 
-def speed_record(built: str | Path, alone: NetworkTiming, whole: EndToEndTiming, command: str = "") -> Record:
+def speed_record(
+    built: str | Path, alone: NetworkTiming | CardTiming, whole: EndToEndTiming, command: str = ""
+) -> Record:
     """One row: how fast a built model is, alone and with all stages.
 
     Args:
         built: the built model, with its sidecar.
-        alone: from `network_only`.
+        alone: from `network_only`, or from `mm_run.measure`.
         whole: from `end_to_end`.
         command: how to do it again.
+
+    Raises:
+        UsageError: the model is one of a simulated card, which has no speed.
     """
+    if paths.read_sidecar(built).get("simulated"):
+        raise UsageError(f"{built} is a model of a simulated card, which has no speed; measure a real one.")
     return Record(
         **_built_facts(built),
         batch_size=alone.batch_size,
@@ -219,7 +240,7 @@ def comparison(rows: Sequence[Record], precision: str) -> list[dict[str, Any]]:
 
     Args:
         rows: records, of which those of `precision` are taken. Of several accuracies the one on most images
-            counts, of several speeds the latest.
+            counts, of several speeds the latest. Those of a simulated card do not count.
         precision: one of `zoo.PRECISIONS`.
 
     Returns:
@@ -227,7 +248,8 @@ def comparison(rows: Sequence[Record], precision: str) -> list[dict[str, Any]]:
     """
     table = []
     for name, network in zoo.NETWORKS.items():
-        mine = sorted((r for r in rows if (r.model, r.precision) == (name, precision)), key=lambda r: r.when or "")
+        mine = [r for r in rows if (r.model, r.precision) == (name, precision) and not r.simulated]
+        mine.sort(key=lambda r: r.when or "")
         scored = [r for r in mine if r.ap is not None and r.weights != "random"]
         timed = [r for r in mine if r.latency_ms is not None]
         missing = "not measured yet" if paths.demo_weights(name).is_file() else "needs official weights"
@@ -253,8 +275,10 @@ def comparison(rows: Sequence[Record], precision: str) -> list[dict[str, Any]]:
 
 def _built_facts(built: str | Path) -> dict[str, Any]:
     facts = paths.read_sidecar(built)
-    same = {key: facts[key] for key in ("model", "weights", "backend", "precision", "build_s")}
-    return {**same, "model_bytes": facts["bytes"]}
+    same = {key: facts[key] for key in ("model", "weights", "backend", "precision")}
+    if facts.get("simulated"):  # neither is the card's
+        return same
+    return {**same, "build_s": facts["build_s"], "model_bytes": facts["bytes"]}
 
 
 def _circumstances(command: str) -> dict[str, Any]:

@@ -14,13 +14,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Sequence
 
-from helpers import backends, benchmark, paths, records, zoo
+from helpers import backends, benchmark, mm_run, paths, records, zoo
 from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError
 from helpers.estimator import PoseEstimator
 
 if TYPE_CHECKING:
-    from helpers.backends import Engine
+    from helpers.backends import Backend, Engine
     from helpers.estimator import Outcome
     from helpers.records import Record
 
@@ -93,6 +93,13 @@ def build_parser() -> argparse.ArgumentParser:
             help="variable batch, height and width",
         )
         sub.add_argument("--device-id", type=int, default=0, help="number of the card; 0 on a CPU")
+        sub.add_argument("--simulate", action="store_true", help="magicmind without a card: calls and accuracy")
+        sub.add_argument(
+            "--mlu-arch",
+            action="append",
+            metavar="NAME[:CLUSTERS]",
+            help="architecture to build for, such as mtp_372:6,8 (default mtp_372); repeat it for several",
+        )
     for sub in (infer, score):
         sub.add_argument("--no-flip", action="store_true", help="no flip test: half the time, lower accuracy")
     infer.add_argument("images", nargs="+", type=Path, help="image files or folders")
@@ -108,7 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("--image-num", type=_positive, default=None, help="a seeded sample of so many images")
         sub.add_argument("--seed", type=int, default=0, help="of the sample")
     score.add_argument("--out", type=Path, default=None, help="file for the results in COCO's format")
-    perf.add_argument("--runs", type=_positive, default=20, help="least number of timed runs")
+    perf.add_argument("--runs", type=_positive, default=20, help="least number of timed runs (by mm_run: 1000)")
     perf.add_argument("--seconds", type=float, default=3.0, help="least seconds of timed runs")
     return parser
 
@@ -196,7 +203,8 @@ def build_engine(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"file": str(path), **facts}, indent=2))
     else:
-        print(f"{path}\n{facts['bytes'] / 1e6:.1f} MB, built in {facts['build_s']:.1f} s")
+        size = f"{facts['bytes'] / 1e6:.1f} MB, built in {facts['build_s']:.1f} s"
+        print(f"{path}\n{_backend(args).note or size}")
     return 0
 
 
@@ -210,16 +218,18 @@ def infer_images(args: argparse.Namespace) -> int:
         files += list_images(path) if path.is_dir() else [path]
     names = _picture_names(files)
     _check_output_folder(args.out, names, files)
+    note = _backend(args).note
     estimator = PoseEstimator(_load(args, _built(args)), flip_test=not args.no_flip)
     found, failures = [], []
     for name, outcome in zip(names, estimator.stream(files, args.batch_size)):
         if outcome.poses is None:
             failures.append(outcome.error)
             continue
-        found.append(_as_json(outcome))
+        found.append(_as_json(outcome, note))
         if not args.json:
             count, ms = len(confident(outcome.poses)), sum(outcome.stage_ms.values())
-            print(f"{outcome.name}: {count} {'person' if count == 1 else 'people'}, {ms:.0f} ms", flush=True)
+            people = f"{count} {'person' if count == 1 else 'people'}"
+            print(f"{outcome.name}: {people}, {note or f'{ms:.0f} ms'}", flush=True)
         if args.out is not None:
             _paint(outcome, args.out / name)
     if args.out is not None:
@@ -246,27 +256,31 @@ def evaluate_dataset(args: argparse.Namespace) -> int:
     record = benchmark.accuracy_record(built, run, dataset, args.batch_size, estimator.flip_test, args.command)
     what = f"{record.model}, {record.weights} weights, {record.precision} on {record.backend}, {record.dataset}"
     described = f" ({dataset.description})" if dataset.description else ""
-    _report(args, record, f"{what}{described}\n{run.stats}\n{run.summary().splitlines()[0]}", not run.failures)
+    last = _backend(args).note or run.summary().splitlines()[0]
+    _report(args, record, f"{what}{described}\n{run.stats}\n{last}", not run.failures)
     if args.out is not None:
         evaluate.save_results(args.out, evaluate.to_coco_results(run.poses, dataset.category_id))
     return _failed(run.failures, len(image_ids))
 
 
 def time_engine(args: argparse.Namespace) -> int:
-    """Times the network alone and the whole call; prints percentiles and keeps a record."""
+    """Times the network alone (with mm_run on a card that has it) and the whole call; keeps a record."""
+    if args.simulate:
+        raise UsageError("a simulated card has no speed: leave out --simulate, or use eval, which tells its accuracy")
     dataset = _dataset(args)
     built = _built(args)
     engine = _load(args, built)
     pictures = benchmark.sample_pictures(dataset, engine, args.image_num or 16, args.seed)
-    alone = benchmark.network_only(engine, args.batch_size, min_runs=args.runs, min_seconds=args.seconds)
+    alone = _time_alone(args, built, engine)
     whole = benchmark.end_to_end(PoseEstimator(engine), pictures, args.batch_size)
     record = benchmark.speed_record(built, alone, whole, args.command)
     lines = [f"machine: {record.machine['cpu']}, {record.machine['cores']} cores"]
-    for name, timing, unit in (("network alone", alone, "runs"), ("whole call, flip test", whole, "images")):
+    tool = " by mm_run" if isinstance(alone, mm_run.CardTiming) else ""
+    for name, timing, unit in ((f"network alone{tool}", alone, "runs"), ("whole call, flip test", whole, "images")):
         t = timing.latency
         lines.append(
             f"{name}: p50 {t.p50:.1f}  p90 {t.p90:.1f}  p95 {t.p95:.1f}  p99 {t.p99:.1f}  mean {t.mean:.1f} ms; "
-            f"{timing.images_per_s:.2f} images/s ({len(timing.samples_s)} {unit})"
+            f"{timing.images_per_s:.2f} images/s ({timing.runs} {unit})"
         )
     lines.append("  " + ", ".join(f"{stage} {ms:.1f}" for stage, ms in whole.stage_ms.items()) + " ms per image")
     _report(args, record, "\n".join(lines))
@@ -308,7 +322,7 @@ def _dataset(args: argparse.Namespace) -> CocoDataset:
 def _built(args: argparse.Namespace) -> Path:
     """The engine asked for, exported and built if need be."""
     model = _model(args)
-    backend = backends.get(args.backend)
+    backend = _backend(args)
     spec = backends.BuildSpec(args.precision, args.batch_size, args.dynamic_shape)
     backend.require(spec.precision)  # before the export, which takes longer
     if _can_export():
@@ -320,12 +334,28 @@ def _built(args: argparse.Namespace) -> Path:
     return backend.build(onnx_file, spec)
 
 
+def _backend(args: argparse.Namespace) -> Backend:
+    options = {"simulate": args.simulate, "mlu_arch": args.mlu_arch}
+    if args.backend == "magicmind":
+        options["device_id"] = args.device_id  # calibration needs a card too
+    return backends.get(args.backend, **options)
+
+
+def _time_alone(args: argparse.Namespace, built: Path, engine: Engine) -> mm_run.CardTiming | benchmark.NetworkTiming:
+    """The network alone: on a card by the toolkit's own `mm_run` where there is one, else by our loop."""
+    tool = mm_run.find() if args.backend == "magicmind" else None
+    if tool is None:
+        return benchmark.network_only(engine, args.batch_size, min_runs=args.runs, min_seconds=args.seconds)
+    shape = (args.batch_size, 3, *(engine.input_shape or (zoo.INPUT_SIZE, zoo.INPUT_SIZE)))
+    return mm_run.measure(tool, built, shape, args.device_id, max(args.runs, mm_run.RUNS))
+
+
 def _can_export() -> bool:
     return all(importlib.util.find_spec(package) for package in ("torch", "mmcv", "mmpose"))
 
 
 def _load(args: argparse.Namespace, built: Path) -> Engine:
-    return backends.get(args.backend).load(built, args.device_id)
+    return _backend(args).load(built, args.device_id)
 
 
 def _progress(done: int, count: int) -> None:
@@ -354,12 +384,12 @@ def _check_output_folder(folder: Path | None, names: Sequence[str], files: Seque
         raise UsageError(f"--out {folder} would overwrite {min(clash)}; choose another folder")
 
 
-def _as_json(outcome: Outcome) -> dict[str, Any]:
+def _as_json(outcome: Outcome, note: str) -> dict[str, Any]:
     people = [
         {"score": float(score), "keypoints": points.tolist()}
         for score, points in zip(outcome.poses.scores, outcome.poses.keypoints)
     ]
-    return {"image": outcome.name, "people": people, "stage_ms": outcome.stage_ms}
+    return {"image": outcome.name, "people": people, **({"note": note} if note else {"stage_ms": outcome.stage_ms})}
 
 
 def _picture_names(files: Sequence[Path]) -> list[str]:
