@@ -35,8 +35,14 @@ _RUNS = re.compile(rf"^(?:Total iterations|Iterations):\s*{_NUMBER}", re.MULTILI
 _WALL = re.compile(rf"^Host [Ww]all [Tt]ime ?\(s\):\s*{_NUMBER}", re.MULTILINE)
 _LATENCY = (
     re.compile(rf"^MLU Compute Latency \(ms\):{_SUMMARY}", re.MULTILINE),
-    re.compile(rf"^MLU Compute \(Launch jobs\) Summary:\s*(?:^\s.*\n)*?\s*Latency\(host clock, ms\):{_SUMMARY}", re.M),
-    re.compile(rf"^MLU Compute \(Launch jobs\) Summary:\s*(?:^\s.*\n)*?\s*Latency\(dev clock, ms\):{_SUMMARY}", re.M),
+    *(
+        re.compile(
+            r"^MLU Compute \(Launch jobs\) Summary:[ \t]*\n(?:[ \t]+.*\n)*?"
+            rf"[ \t]*Latency ?\({clock} clock, ms\):{_SUMMARY}",
+            re.MULTILINE,
+        )
+        for clock in ("host", "dev")
+    ),
 )
 
 RUNS = 1000  # as many as the sample asks for

@@ -66,11 +66,11 @@ class IContext(Held):
 
     def enqueue(self, inputs: list[Tensor], outputs: list[Tensor], queue: Queue) -> Status:
         """Asks for a run; `outputs`, an empty list, gets the tensors that will hold the results."""
-        note("IContext.enqueue", shapes=[_shape(each) for each in inputs])
         engine = self._alive()
         fault = self._fault(engine, inputs, outputs)
         if fault:
             return failure(fault)
+        note("IContext.enqueue", shapes=[list(each._array.shape) for each in inputs])
         self._spoil_last()
         queue.serves(self)
         out = Tensor(self, DataType.FLOAT32, engine._facts["output"]["dims"])
@@ -222,8 +222,3 @@ def _framework_shape(shape: tuple[int, ...], facts: dict[str, Any]) -> list[int]
     if facts["settings"].get("convert_input_layout", {}).get("0", {}).get("dst") == "NHWC":
         return [shape[0], shape[3], shape[1], shape[2]]
     return list(shape)
-
-
-def _shape(tensor: Any) -> list[int] | None:
-    array = getattr(tensor, "_array", None)
-    return None if array is None else list(array.shape)
