@@ -246,7 +246,15 @@ def test_where_the_tool_is_looked_for(tool, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def installed(monkeypatch, demo_built):
+def demo(monkeypatch, demo_built):
+    """The demo network as exported, checked at one small size."""
+    checks = {"shapes": [(128, 192)], "batches": [1], "force": False}
+    monkeypatch.setenv("MODEL_PATH", str(demo_built.parents[2]))
+    monkeypatch.setattr("helpers.export.export.__kwdefaults__", checks)
+
+
+@pytest.fixture
+def installed(monkeypatch, demo):
     """A double in the place of magicmind, and the demo network exported for it."""
     from helpers import export
 
@@ -254,10 +262,6 @@ def installed(monkeypatch, demo_built):
     for name in ("", ".python", ".python.runtime", ".python.runtime.parser"):
         __import__(folder + name)
         monkeypatch.setitem(sys.modules, "magicmind" + name, sys.modules[folder + name])
-    monkeypatch.setenv("MODEL_PATH", str(demo_built.parents[2]))
-    monkeypatch.setattr(
-        "helpers.export.export.__kwdefaults__", {"shapes": [(128, 192)], "batches": [1], "force": False}
-    )
     export.export("MobileNetv2", "demo", 11)
 
 
@@ -292,11 +296,7 @@ def test_perf_without_it_times_by_itself(installed, capsys, monkeypatch, tmp_pat
     assert "network alone: p50" in capsys.readouterr().out
 
 
-def test_perf_of_another_backend_does_not_ask_for_it(tool, demo_built, monkeypatch, capsys):
-    monkeypatch.setenv("MODEL_PATH", str(demo_built.parents[2]))
-    monkeypatch.setattr(
-        "helpers.export.export.__kwdefaults__", {"shapes": [(128, 192)], "batches": [1], "force": False}
-    )
+def test_perf_of_another_backend_does_not_ask_for_it(tool, demo, capsys):
     tool(status=9)
     assert main(["perf", "--image-num", "2", "--runs", "2", "--seconds", "0"]) == 0
     assert "mm_run" not in capsys.readouterr().out
