@@ -137,7 +137,7 @@ def _boolean(text: str) -> bool:
 
 
 def doctor(args: argparse.Namespace) -> int:
-    """Prints what is here; 0 if the default walk (demo pictures and weights on ONNX Runtime) can be gone."""
+    """Prints what is here; 0 if the demo set and weights can be run, on a card if there is one, else on the CPU."""
     facts: dict[str, Any] = {"machine": records.machine(), "versions": records.versions(), "backends": {}}
     for name in backends.names():
         backend = backends.get(name)
@@ -151,11 +151,12 @@ def doctor(args: argparse.Namespace) -> int:
     except DataError as error:
         facts["demo data"] = "unusable"
         missing.append(str(error))
-    if not facts["backends"]["onnxruntime"]["available"]:
+    engine = "magicmind" if facts["backends"]["magicmind"]["available"] else "onnxruntime"
+    if not facts["backends"][engine]["available"]:
         missing.append(f"onnxruntime: {facts['backends']['onnxruntime']['note']}")
     if not importlib.util.find_spec("pycocotools"):
         missing.append("pycocotools, for AP and AR: pip install pycocotools")
-    exported = paths.onnx_file(zoo.default_name(), "demo", 17)
+    exported = paths.onnx_file(zoo.default_name(), "demo", backends.get(engine).opset)
     if not exported.is_file():
         if not _can_export():
             missing.append(f"torch and mmpose (requirements-mmpose.txt), or {exported} exported elsewhere")

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from helpers.backends.base import Calibration
 
-# Architecture -> numbers of clusters to compile for, where none are given. A card takes the list's exact or next
-# lower number; one that has fewer than the least cannot load the model.
+# Architecture -> numbers of clusters to compile for, where none are given. A card takes its own number from the list,
+# else the nearest; one that has fewer than the least cannot load the model.
 ARCHS: Mapping[str, tuple[int, ...]] = {"mtp_372": (2, 6, 8), "mtp_592": (1,)}
 GRANULARITIES = ("per_axis", "per_tensor")
 
@@ -50,7 +50,7 @@ EXPLAINED: Mapping[str, str] = {
     "dim_range": "by input: least and most of (N, 3, H, W) that will be run; outside it the model is not valid",
     "precision_config.precision_mode": "what is computed in which type; qint modes need calibration",
     "precision_config.weight_quant_granularity": "one scale per output channel (per_axis) or per layer (per_tensor)",
-    "precision_config.activation_quant_algo": "ranges around zero (symmetric), all that the eqnm method allows, or not",
+    "precision_config.activation_quant_algo": "whether ranges of activations lie around zero: symmetric, as eqnm wants it, or not",
     "computation_preference": "which kernels to choose where there are several: fast, high_precision, auto",
     "opt_config.type64to32_conversion": "64-bit types become 32-bit ones, which the card computes",
     "opt_config.conv_scale_fold": "scales and biases after a convolution go into its weights; set before calibrating",
@@ -65,7 +65,7 @@ class Options:
 
     Attributes:
         simulate: whether to use the double instead of MagicMind and a card.
-        mlu_arch: what to compile for, each `mtp_372` or, with the numbers of clusters, `mtp_372:6,8`.
+        mlu_arch: what to compile for, one or several, each `mtp_372` or, with the numbers of clusters, `mtp_372:6,8`.
         device_id: the card that calibration runs on.
         weight_granularity: of the qint precisions' weights, one of `GRANULARITIES`; the sample's is `per_tensor`.
 
@@ -74,7 +74,7 @@ class Options:
     """
 
     simulate: bool = False
-    mlu_arch: Sequence[str] = ("mtp_372",)
+    mlu_arch: str | Sequence[str] = "mtp_372"
     device_id: int = 0
     weight_granularity: str = "per_axis"
 
@@ -87,11 +87,11 @@ class Options:
             )
         names = [name for name, _ in self.archs()]
         if not names or len(set(names)) < len(names):
-            raise UsageError(f"The MLU architectures must be one or more, each once, not {list(self.mlu_arch)}.")
+            raise UsageError(f"The MLU architectures must be one or more, each once, not {self.mlu_arch}.")
 
     def archs(self) -> list[tuple[str, list[int]]]:
         """The architectures with their numbers of clusters."""
-        return [_arch(text) for text in self.mlu_arch]
+        return [_arch(text) for text in ([self.mlu_arch] if isinstance(self.mlu_arch, str) else self.mlu_arch)]
 
 
 def builder_config(spec: BuildSpec, options: Options | None = None, *, uint8_input: bool = False) -> dict[str, Any]:

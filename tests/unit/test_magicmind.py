@@ -269,7 +269,7 @@ def test_every_setting_is_known_and_explained(precision, uint8_input):
     "archs, wanted",
     [
         (["mtp_372"], [{"mtp_372": [2, 6, 8]}]),
-        (["mtp_372:6,8"], [{"mtp_372": [6, 8]}]),
+        ("mtp_372:6,8", [{"mtp_372": [6, 8]}]),
         (["mtp_372:4", "mtp_592"], [{"mtp_372": [4]}, {"mtp_592": [1]}]),
     ],
 )
@@ -279,7 +279,7 @@ def test_architectures(archs, wanted, tiny, models):
     facts = paths.read_sidecar(backend.build(tiny, BuildSpec()))
     assert facts["builder_config"]["archs"] == wanted
     [call] = [call for call in CALLS if call.step == "BuilderConfig.mlu_archs"]
-    assert call.arguments["names"] == [text.split(":")[0] for text in archs]
+    assert call.arguments["names"] == [name for entry in wanted for name in entry]
 
 
 @pytest.mark.parametrize("archs", [["mtp372"], ["mtp_372:"], ["mtp_372:0"], ["mtp_372:a"], ["mtp_372", "mtp_372:6"]])
@@ -320,6 +320,7 @@ def test_the_order_of_a_build(recipe, backend, tiny, models, pictures):
         *("Device", "Device.id", "Device.active", "Calibrator.calibrate"),
         *("Builder", "Builder.build_model", "Model.serialize_to_file"),
     ]
+    assert "System.__exit__" not in steps()[steps().index("Device") : steps().index("Calibrator.calibrate")]
 
 
 def test_the_order_of_a_run(backend, built):
@@ -785,6 +786,18 @@ def test_a_simulated_card_has_no_speed(capsys, home, built):
     assert "no speed" in capsys.readouterr().err
     with pytest.raises(UsageError, match="has no speed"):
         benchmark.speed_record(built, None, None)
+
+
+def test_a_card_is_enough_for_doctor(capsys, home, as_installed, monkeypatch):
+    """In a container there is no ONNX Runtime, and the file for it was not exported."""
+    from helpers.backends import onnxruntime
+
+    monkeypatch.setattr(onnxruntime.BACKEND, "is_available", lambda: (False, "not here"))
+    assert main(["doctor", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["backends"]["magicmind"]["available"]
+    monkeypatch.setattr(device, "COUNT", 0)
+    assert main(["doctor", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["missing"] == ["onnxruntime: not here"]
 
 
 def test_infer_and_build_say_so(capsys, home, tmp_path):

@@ -49,6 +49,10 @@ class Learnt:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as this object)
         self._starts: list[int] = []
 
+    def __del__(self) -> None:
+        """The file goes with it."""
+        self._file.close()
+
     def add(self, sample: np.ndarray) -> None:
         """Keeps a (N, 3, h, w) sample, picture by picture."""
         for picture in sample:

@@ -36,6 +36,7 @@ class System:
 
     def __exit__(self, *error: object) -> None:
         """Leaves; devices stay active."""
+        note("System.__exit__")
         self._entered = False
 
     def device_count(self) -> int:
