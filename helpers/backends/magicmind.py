@@ -50,7 +50,7 @@ EXPLAINED: Mapping[str, str] = {
     "dim_range": "by input: least and most of (N, 3, H, W) that will be run; outside it the model is not valid",
     "precision_config.precision_mode": "what is computed in which type; qint modes need calibration",
     "precision_config.weight_quant_granularity": "one scale per output channel (per_axis) or per layer (per_tensor)",
-    "precision_config.activation_quant_algo": "whether ranges of activations lie around zero: symmetric, as eqnm wants it, or not",
+    "precision_config.activation_quant_algo": "whether ranges of activations lie around zero (symmetric; eqnm wants it)",
     "computation_preference": "which kernels to choose where there are several: fast, high_precision, auto",
     "opt_config.type64to32_conversion": "64-bit types become 32-bit ones, which the card computes",
     "opt_config.conv_scale_fold": "scales and biases after a convolution go into its weights; set before calibrating",
