@@ -32,7 +32,7 @@ class NetworkTiming:
     Attributes:
         samples_s: (runs,) float64 seconds per run of a whole batch.
         batch_size: pictures per run.
-        input_shape: (N, 3, H, W).
+        input_shape: (N, 3, H, W), or (N, H, W, 3) if the engine takes uint8.
     """
 
     samples_s: np.ndarray
@@ -124,8 +124,11 @@ def network_only(
     Returns:
         All samples.
     """
-    shape = (batch_size, 3, height, width)
-    batch = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    shape, random = engine.batch_shape(batch_size, height, width), np.random.default_rng(0)
+    if engine.input_type == "uint8":
+        batch = random.integers(0, 256, shape, dtype=np.uint8)
+    else:
+        batch = random.standard_normal(shape, dtype=np.float32)
     samples = measure(lambda: engine.run(batch), min_runs, min_seconds)
     return NetworkTiming(samples, batch_size, shape)
 
@@ -189,16 +192,20 @@ def accuracy_record(
         run: from `evaluate.run`.
         dataset: what was scored.
         batch_size: most images in one run of the network.
-        flip_test: whether the mirror image was used; if not, the record's `dataset` says so.
+        flip_test: whether the mirror image was used; if not, the record's `dataset` says so, as it does of uint8
+            input.
         command: how to do it again.
     """
     facts, circumstances = paths.read_sidecar(built), _circumstances(command)
     if facts.get("simulated"):
         circumstances["versions"][facts["backend"]] = facts["backend_version"]
+    how = "" if flip_test else " without flip test"
+    if facts["input_type"] == "uint8":
+        how += " with uint8 input"
     return Record(
         **_built_facts(built),
         batch_size=batch_size,
-        dataset=f"{dataset.root.resolve().name} {dataset.split}" + ("" if flip_test else " without flip test"),
+        dataset=f"{dataset.root.resolve().name} {dataset.split}{how}",
         images=run.stats.images,
         ap=run.stats.numbers["AP"],
         ar=run.stats.numbers["AR"],

@@ -79,6 +79,12 @@ def build_parser() -> argparse.ArgumentParser:
     for sub in (export, build, infer, score, perf):
         sub.add_argument("--model", help=f"one of {', '.join(zoo.NETWORKS)} (default MMPOSE_MODEL_NAME or MobileNetv2)")
         sub.add_argument("--weights", default="demo", help="demo, official, random, or a checkpoint file")
+        sub.add_argument(
+            "--input-type",
+            choices=zoo.INPUT_TYPES,
+            default="float32",
+            help="uint8: the network takes the resized picture as it is and normalises it itself",
+        )
     export.add_argument("--opset", type=int, choices=(11, 17), help="11 for MagicMind, 17 for the others; default both")
     export.add_argument("--force", action="store_true", help="export again even if nothing changed")
     for sub in (build, infer, score, perf):
@@ -185,7 +191,7 @@ def export_onnx(args: argparse.Namespace) -> int:
     opsets = export.OPSETS if args.opset is None else (args.opset,)
     rows = []
     for opset in opsets:
-        path = export.export(_model(args), args.weights, opset, force=args.force)
+        path = export.export(_model(args), args.weights, opset, force=args.force, input_type=args.input_type)
         rows += [{"file": str(path), **row.as_dict()} for row in export.read_checks(path)]
     if args.json:
         print(json.dumps(rows, indent=2))
@@ -326,19 +332,21 @@ def _built(args: argparse.Namespace) -> Path:
     backend = _backend(args)
     spec = backends.BuildSpec(args.precision, args.batch_size, args.dynamic_shape)
     backend.require(spec.precision)  # before the export, which takes longer
+    input_type = "float32" if args.backend == "magicmind" else args.input_type  # see `_backend`
     if _can_export():
         from helpers import export
 
-        onnx_file = export.export(model, args.weights, backend.opset)
+        onnx_file = export.export(model, args.weights, backend.opset, input_type=input_type)
     else:  # a container: the ONNX file was exported elsewhere and copied here
-        onnx_file = paths.onnx_file(model, paths.weights_tag(args.weights), backend.opset)
+        onnx_file = paths.onnx_file(model, paths.weights_tag(args.weights), backend.opset, input_type)
     return backend.build(onnx_file, spec)
 
 
 def _backend(args: argparse.Namespace) -> Backend:
     options = {"simulate": args.simulate, "mlu_arch": args.mlu_arch}
     if args.backend == "magicmind":
-        options["device_id"] = args.device_id  # calibration needs a card too
+        # Calibration needs a card too; and MagicMind itself puts what normalises in front of the float32 export.
+        options.update(device_id=args.device_id, uint8_input=args.input_type == "uint8")
     return backends.get(args.backend, **options)
 
 
@@ -347,7 +355,7 @@ def _time_alone(args: argparse.Namespace, built: Path, engine: Engine) -> mm_run
     tool = mm_run.find() if args.backend == "magicmind" else None
     if tool is None:
         return benchmark.network_only(engine, args.batch_size, min_runs=args.runs, min_seconds=args.seconds)
-    shape = (args.batch_size, 3, *(engine.input_shape or (zoo.INPUT_SIZE, zoo.INPUT_SIZE)))
+    shape = engine.batch_shape(args.batch_size, *(engine.input_shape or (zoo.INPUT_SIZE, zoo.INPUT_SIZE)))
     return mm_run.measure(tool, built, shape, args.device_id, max(args.runs, mm_run.RUNS))
 
 

@@ -17,6 +17,9 @@ fixed mix of the four, so the samples bound the pixels, and only cells that can 
 very rounding of the enlarged map. Three frames occur: *samples* (h, w) of the network's output; *pixels*
 (4h, 4w) of the enlarged map, which are those of the network's input; and the original image.
 
+The steps above are NumPy, one after the other, to be read and looked into. `decode_poses` itself takes the same
+steps compiled (`helpers.decode_numba`) where numba is installed: ten times quicker, equal to the last bit.
+
 Source of the method: Newell, Huang, Deng, "Associative Embedding" (2017); what is reproduced step by step:
 mmpose 0.29.0, core/post_processing/group.py and core/evaluation/bottom_up_eval.py.
 """
@@ -24,6 +27,7 @@ mmpose 0.29.0, core/post_processing/group.py and core/evaluation/bottom_up_eval.
 from __future__ import annotations
 
 import functools
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,6 +36,8 @@ import numpy as np
 from helpers.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from helpers.preprocess import ResizeTransform
 
 FLIP_INDEX = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)
@@ -161,29 +167,77 @@ def decode_poses(
     flipped_output: np.ndarray | None,
     transform: ResizeTransform,
     config: DecodeConfig = OFFICIAL,
+    compiled: bool | None = None,
 ) -> Poses:
     """Decodes one image: same people, same order, same numbers as MMPose 0.29.0's chain.
+
+    May be called from several threads at once.
 
     Args:
         output: (34, h, w) float32 network output: 17 heatmaps, then 17 tag maps.
         flipped_output: The same for the mirror image, as the network gave it; None for no flip test.
         transform: How the image became the network's input; `base_size` must be (4w, 4h).
         config: Thresholds and steps.
+        compiled: Whether to run the loops that numba compiles, or NumPy; None: compiled if numba is installed.
+            The result is the same.
 
     Returns:
         The people found, in pixels of the original image; nobody is a `Poses` of length 0.
 
     Raises:
-        UsageError: An array's shape or `transform.base_size` does not fit.
+        UsageError: An array's shape or `transform.base_size` does not fit, or `compiled` is True without numba.
         DataError: An output holds NaN or infinity; the message names the channel.
     """
-    maps = align_maps(output, flipped_output)
-    given, needed = tuple(transform.base_size), (UPSCALE * maps.width, UPSCALE * maps.height)
+    output, flipped_output = _shaped(output, flipped_output)
+    _, height, width = output.shape
+    given, needed = tuple(transform.base_size), (UPSCALE * width, UPSCALE * height)
     if given != needed:
         raise UsageError(
-            f"transform.base_size is {given}, but an output of width {maps.width} and height {maps.height} "
+            f"transform.base_size is {given}, but an output of width {width} and height {height} "
             f"needs {needed}: give the transform of the same image."
         )
+    if compiled is None:
+        compiled = _numba_room() is not None
+    run = _decode_compiled if compiled else _decode_numpy
+    people, scores, tags = run(output, flipped_output, config)
+    return Poses(to_image(people, transform), scores, tags)
+
+
+def warm_up() -> bool:
+    """Makes the compiled decoder ready, so that the first picture does not wait for it.
+
+    The first time on a machine it is compiled, which takes tens of seconds; after that it is loaded from a cache on
+    disk within a second or two. May be called more than once, and from another thread.
+
+    Returns:
+        Whether there is a compiled decoder, that is, whether numba is installed.
+    """
+    room = _numba_room()
+    if room is not None:
+        with _WARMING:
+            room.warm_up()
+    return room is not None
+
+
+_WARMING = threading.Lock()
+_WORK = threading.local()  # arrays that a thread uses again for the next image of the same size
+
+
+@functools.lru_cache(maxsize=None)
+def _numba_room() -> ModuleType | None:
+    """The compiled steps, or None if numba is not installed or does not go with this NumPy."""
+    try:
+        from helpers import decode_numba
+    except ImportError:
+        return None
+    return decode_numba
+
+
+def _decode_numpy(
+    output: np.ndarray, flipped_output: np.ndarray | None, config: DecodeConfig
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All steps one by one: (people, scores, tags), (P, 17, 3 + S), (P,) and (P, S) float32, in pixels."""
+    maps = align_maps(output, flipped_output)
     peaks = find_peaks(maps, config)
     people = group_peaks(peaks, config)
     if config.adjust:
@@ -192,7 +246,48 @@ def decode_poses(
     tags = mean_tags(people)
     if config.refine:
         people = fill_missing_joints(maps, people, peaks)
-    return Poses(to_image(people, transform), scores, tags)
+    return people, scores, tags
+
+
+def _decode_compiled(
+    output: np.ndarray, flipped_output: np.ndarray | None, config: DecodeConfig
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same in one call of compiled code."""
+    room = _numba_room()
+    if room is None:
+        raise UsageError("compiled=True needs numba: `pip install numba`, or leave it out.")
+    output = np.ascontiguousarray(output)
+    heat, tag = _magnitudes(room, output, "output")
+    if flipped_output is not None:
+        flipped_output = np.ascontiguousarray(flipped_output)
+        heat, tag = np.maximum((heat, tag), _magnitudes(room, flipped_output, "flipped_output"))
+    shape = (NUM_JOINTS, *output.shape[1:])
+    if getattr(_WORK, "means", np.empty(0)).shape != shape:
+        _WORK.means = np.empty(shape, np.float32)
+    return room.decode(
+        output,
+        output if flipped_output is None else flipped_output,
+        np.array(FLIP_INDEX if flipped_output is not None else (), np.int64),
+        np.array(GROUPING_ORDER),
+        _WORK.means,
+        (np.float32(_SLACK) * heat, np.float32(_SLACK) * tag),
+        config.max_num_people,
+        _float32_below(config.detection_threshold),
+        float(config.tag_threshold),
+        config.max_num_people if config.ignore_too_much else NUM_JOINTS * config.max_num_people,
+        config.use_detection_val,
+        config.adjust,
+        config.refine,
+    )
+
+
+def _magnitudes(room: ModuleType, output: np.ndarray, name: str) -> tuple[np.float32, np.float32]:
+    """The largest magnitudes among heatmaps and among tags; refuses NaN and infinity, which exceed all numbers."""
+    bits = output.view(np.uint32).reshape(2, NUM_JOINTS, -1)
+    heat, tag = (np.array(room.largest_magnitude(half), np.uint32).view(np.float32) for half in bits)
+    if not (np.isfinite(heat) and np.isfinite(tag)):
+        _refuse_infinite(output, name)
+    return heat[()], tag[()]
 
 
 # --- Step 1: maps ---------------------------------------------------------------------------------------
@@ -212,17 +307,13 @@ def align_maps(output: np.ndarray, flipped_output: np.ndarray | None = None) -> 
         UsageError: A shape is not (34, h, w), or the two differ.
         DataError: NaN or infinity in an output.
     """
-    output = _checked(output, "output")
+    output, flipped_output = _shaped(output, flipped_output)
+    _refuse_infinite(output, "output")
     _, height, width = output.shape
     sources = 1
     if flipped_output is not None:
-        flipped_output = _checked(flipped_output, "flipped_output")
+        _refuse_infinite(flipped_output, "flipped_output")
         sources = 2
-        if flipped_output.shape != output.shape:
-            raise UsageError(
-                f"flipped_output has shape {flipped_output.shape} but output {output.shape}: "
-                "run the network on the same image, mirrored."
-            )
     tall, wide = (_tiles_along(size) * _TILE + 1 for size in (height, width))
     values = np.empty((sources, 2, NUM_JOINTS, tall, wide), dtype=np.float32)
     inner = values[..., 1 : height + 1, 1 : width + 1]
@@ -239,14 +330,30 @@ def align_maps(output: np.ndarray, flipped_output: np.ndarray | None = None) -> 
     return Maps(values, _mean_over_sources(values[:, 0]), height, width, heat_slack, tag_slack)
 
 
-def _checked(output: np.ndarray, name: str) -> np.ndarray:
-    """Returns `output` as float32 if it is (34, h, w) and finite."""
-    output = np.asarray(output)
-    if output.ndim != 3 or output.shape[0] != 2 * NUM_JOINTS or output.size == 0:
+def _shaped(output: np.ndarray, flipped_output: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns both as float32 if they are (34, h, w) of one size."""
+    arrays = []
+    for array, name in ((output, "output"), (flipped_output, "flipped_output")):
+        if array is None:
+            arrays.append(None)
+            continue
+        array = np.asarray(array)
+        if array.ndim != 3 or array.shape[0] != 2 * NUM_JOINTS or array.size == 0:
+            raise UsageError(
+                f"{name} has shape {array.shape}: give the (34, h, w) of one image, heatmaps before tag maps."
+            )
+        arrays.append(array.astype(np.float32, copy=False))
+    output, flipped_output = arrays
+    if flipped_output is not None and flipped_output.shape != output.shape:
         raise UsageError(
-            f"{name} has shape {output.shape}: give the (34, h, w) of one image, heatmaps before tag maps."
+            f"flipped_output has shape {flipped_output.shape} but output {output.shape}: "
+            "run the network on the same image, mirrored."
         )
-    output = output.astype(np.float32, copy=False)
+    return output, flipped_output
+
+
+def _refuse_infinite(output: np.ndarray, name: str) -> None:
+    """Refuses NaN and infinity, and says where the first is."""
     finite = np.isfinite(output)
     if not finite.all():
         channel = int(np.flatnonzero(~finite.all(axis=(1, 2)))[0])
@@ -255,7 +362,6 @@ def _checked(output: np.ndarray, name: str) -> np.ndarray:
             f"{name} holds NaN or infinity in channel {channel}, the {kind} of joint {channel % NUM_JOINTS}: "
             "check the network's weights, or build it in a precision with a wider range."
         )
-    return output
 
 
 def _tiles_along(samples: int) -> int:

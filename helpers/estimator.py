@@ -21,7 +21,7 @@ import numpy as np
 
 from helpers.decode import OFFICIAL, DecodeConfig, Poses, decode_poses
 from helpers.errors import DataError, UsageError
-from helpers.preprocess import ResizeTransform, mirror, read_image, resize_align, to_input
+from helpers.preprocess import ResizeTransform, mirror, read_image, resize_align, stack_images, to_input
 
 if TYPE_CHECKING:
     from helpers.backends.base import Engine
@@ -213,7 +213,7 @@ class PoseEstimator:
 
     def _infer(self, resized: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
         """Network outputs (N, 34, h, w) of N resized pictures of one shape, and of their mirror images."""
-        batch = to_input(resized)
+        batch = stack_images(resized) if self.engine.input_type == "uint8" else to_input(resized)
         outputs = self._run(batch)
         return outputs, self._run(mirror(batch)) if self.flip_test else None
 

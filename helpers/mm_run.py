@@ -59,7 +59,7 @@ class CardTiming:
         latency: of one run on the card, without copies to and from it.
         images_per_s: throughput, with copies and runs overlapped.
         batch_size: pictures per run.
-        input_shape: (N, 3, H, W).
+        input_shape: (N, 3, H, W), or (N, H, W, 3) if the model takes uint8.
         runs: how many were timed.
         log: what the tool printed.
     """
@@ -87,8 +87,8 @@ def find() -> Path | None:
 def log_file(built: str | os.PathLike[str], shape: Sequence[int]) -> Path:
     """Where the output of a run goes: one file for each network, weights, precision and input shape."""
     built = Path(built)
-    size = "x".join(str(side) for side in shape[2:])
-    return paths.output() / "mm_run" / f"{built.parent.parent.name}_{built.name}_b{shape[0]}_{size}.log"
+    size = "x".join(str(side) for side in shape)
+    return paths.output() / "mm_run" / f"{built.parent.parent.name}_{built.name}_{size}.log"
 
 
 def measure(
@@ -99,7 +99,7 @@ def measure(
     Args:
         tool: from `find`.
         built: the built model.
-        shape: (N, 3, H, W) of the input.
+        shape: (N, 3, H, W) of the input, or (N, H, W, 3) if that is uint8.
         device_id: the card.
         runs: least number of runs; the tool goes on for at least three seconds.
 
@@ -133,7 +133,7 @@ def parse(text: str, shape: tuple[int, int, int, int], log: Path) -> CardTiming:
 
     Args:
         text: standard output and standard error.
-        shape: (N, 3, H, W) of the input.
+        shape: (N, 3, H, W) of the input, or (N, H, W, 3) if that is uint8.
         log: where the text is kept.
 
     Raises:

@@ -83,12 +83,20 @@ def weights_tag(weights: str | os.PathLike[str]) -> str:
     return f"{re.sub(r'[^A-Za-z0-9.-]+', '-', path.stem)}-{sha256(path)[:8]}"
 
 
-def onnx_file(model: str, tag: str, opset: int) -> Path:
-    """The ONNX file of a network; `tag` is a `weights_tag`."""
-    return models() / f"{model}_{tag}" / f"{model}_{tag}_opset{opset}.onnx"
+def onnx_file(model: str, tag: str, opset: int, input_type: str = "float32") -> Path:
+    """The ONNX file of a network; `tag` is a `weights_tag`, `input_type` one of `zoo.INPUT_TYPES`."""
+    return models() / f"{model}_{tag}" / f"{model}_{tag}_opset{opset}{_ending(input_type)}.onnx"
 
 
-def engine_file(model: str, tag: str, backend: str, precision: str, dynamic_shape: bool, batch_size: int) -> Path:
+def engine_file(
+    model: str,
+    tag: str,
+    backend: str,
+    precision: str,
+    dynamic_shape: bool,
+    batch_size: int,
+    input_type: str = "float32",
+) -> Path:
     """The file of a built model, named as in the sample.
 
     Args:
@@ -98,11 +106,12 @@ def engine_file(model: str, tag: str, backend: str, precision: str, dynamic_shap
         precision: one of `zoo.PRECISIONS`.
         dynamic_shape: whether it takes any batch, height and width.
         batch_size: the batch it takes if not; otherwise not part of the name.
+        input_type: one of `zoo.INPUT_TYPES`; the sample's float32 is not part of the name.
     """
     name = f"{model}_mmpose_model_{precision}_{str(dynamic_shape).lower()}"
     if not dynamic_shape:
         name += f"_{batch_size}"
-    return models() / f"{model}_{tag}" / backend / name
+    return models() / f"{model}_{tag}" / backend / (name + _ending(input_type))
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
@@ -207,6 +216,10 @@ def is_current(path: Path, decides: Mapping[str, Any]) -> bool:
         return all(found.get(key) == value for key, value in wanted.items()) and found["sha256"] == sha256(path)
     except (DataError, KeyError):
         return False
+
+
+def _ending(input_type: str) -> str:
+    return "" if input_type == "float32" else f"_{input_type}"
 
 
 def _from_environment(variable: str, otherwise: Path) -> Path:

@@ -2,7 +2,7 @@
 
     image = read_image("people.jpg")              # (H, W, 3) uint8, BGR, upright
     resized, transform = resize_align(image)      # (h, w, 3) uint8, short side 512, multiples of 64
-    batch = to_input([resized])                   # (1, 3, h, w) float32
+    batch = to_input([resized])                   # (1, 3, h, w) float32; for uint8 engines: stack_images
 
 The way back, from network pixels to those of the image, is `decode.to_image`.
 
@@ -273,10 +273,7 @@ def to_input(resized_images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     Raises:
         UsageError: no image, or images that do not share one shape.
     """
-    shapes = sorted({image.shape for image in resized_images})
-    if len(shapes) != 1:
-        raise UsageError(f"A batch needs one or more images of one shape, not {shapes or 'none'}.")
-    height, width, _ = shapes[0]
+    height, width, _ = _shared_shape(resized_images)
     batch = np.empty((len(resized_images), 3, height, width), np.float32)
     for image, planes in zip(resized_images, batch):
         for channel_bgr, plane, table in zip(cv2.split(image), planes[::-1], _NORMALISED[::-1]):
@@ -284,9 +281,45 @@ def to_input(resized_images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     return batch
 
 
+def stack_images(resized_images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """Turns network-size images into the input of networks that normalise by themselves.
+
+    Args:
+        resized_images: N images of one shape, (h, w, 3) uint8 BGR.
+
+    Returns:
+        (N, h, w, 3) uint8 BGR, C-contiguous.
+
+    Raises:
+        UsageError: no image, or images that do not share one shape.
+    """
+    _shared_shape(resized_images)
+    return np.stack(resized_images)
+
+
 def mirror(batch: np.ndarray) -> np.ndarray:
-    """Flips a (N, C, H, W) batch left to right, for the flip test -> same shape and dtype, C-contiguous."""
-    return np.ascontiguousarray(batch[..., ::-1])
+    """Flips a batch left to right, for the flip test.
+
+    Args:
+        batch: (N, 3, H, W) float32 from `to_input`, or (N, H, W, 3) uint8 from `stack_images`.
+
+    Returns:
+        The same shape and dtype, C-contiguous.
+    """
+    if batch.dtype != np.uint8:
+        return np.ascontiguousarray(batch[..., ::-1])
+    flipped = np.empty_like(batch, order="C")
+    for image, target in zip(batch, flipped):
+        cv2.flip(image, 1, dst=target)  # NumPy copies pixel by pixel, twenty times slower
+    return flipped
+
+
+def _shared_shape(images: Sequence[np.ndarray] | np.ndarray) -> tuple[int, ...]:
+    """The shape of all these images."""
+    shapes = sorted({image.shape for image in images})
+    if len(shapes) != 1:
+        raise UsageError(f"A batch needs one or more images of one shape, not {shapes or 'none'}.")
+    return shapes[0]
 
 
 def _normalised_values() -> np.ndarray:

@@ -82,7 +82,7 @@ class Record:
         model, weights: name of the network and tag of its weights.
         backend, precision: what ran it, and how.
         batch_size: pictures in one run of the network.
-        input_shape: (N, 3, H, W), if it was the same for all runs.
+        input_shape: (N, 3, H, W), for uint8 input (N, H, W, 3), if it was the same for all runs.
         dataset: what was run on, such as `demo val2017`.
         images: how many pictures of it.
         ap, ar: COCO's, from 0 to 1.

@@ -42,6 +42,7 @@ OUTPUT_CHANNELS = 2 * zoo.JOINTS
 STRIDE = 32  # height and width of an input must be multiples of the deepest feature map's stride
 SCALE = 4  # an output is a quarter of the input in height and width
 
+_LAYOUTS = {"float32": "(N, 3, H, W)", "uint8": "(N, H, W, 3)"}  # of a batch, by input type
 _FORMAT = 1  # to be counted up when builds change in a way that nothing else in the sidecar shows
 
 
@@ -102,6 +103,7 @@ class Engine(abc.ABC):
     Attributes:
         name: the backend's.
         precision: one of `zoo.PRECISIONS`.
+        input_type: one of `zoo.INPUT_TYPES`: what `run` takes.
         dynamic_shape: whether it takes any batch, height and width.
         batch_size, input_shape: the only batch and (height, width) it takes if not; None otherwise.
     """
@@ -111,6 +113,7 @@ class Engine(abc.ABC):
         shapes = facts["shapes"]
         self.name: str = facts["backend"]
         self.precision: str = facts["precision"]
+        self.input_type: str = facts["input_type"]
         self.dynamic_shape: bool = facts["dynamic_shape"]
         self.batch_size: int | None = shapes.get("batch_size")
         self.input_shape: tuple[int, int] | None = None if self.dynamic_shape else tuple(shapes["input_shape"])
@@ -120,7 +123,8 @@ class Engine(abc.ABC):
         """Runs the network.
 
         Args:
-            batch: (N, 3, H, W) float32, normalised RGB (`preprocess.to_input`), H and W multiples of 32.
+            batch: H and W multiples of 32; of the engine's input type, that is either (N, 3, H, W) float32, normalised
+                RGB (`preprocess.to_input`), or (N, H, W, 3) uint8, BGR (`preprocess.stack_images`).
 
         Returns:
             (N, 34, H/4, W/4) float32: 17 heatmaps, then 17 tag maps.
@@ -134,13 +138,17 @@ class Engine(abc.ABC):
             raise UsageError(f"The {self.name} engine is closed; load it again.")
         self._check(batch)
         output = self._run(np.ascontiguousarray(batch))
-        count, _, height, width = batch.shape
+        count, height, width = self._sizes(batch)
         wanted = (count, OUTPUT_CHANNELS, height // SCALE, width // SCALE)
         if output.shape != wanted or output.dtype != np.float32:
             raise DataError(
                 f"The {self.name} engine returned {_describe(output)} instead of {wanted} float32; build it again."
             )
         return output
+
+    def batch_shape(self, count: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """The shape of a batch of so many pictures, as `run` takes it."""
+        return (count, height, width, 3) if self.input_type == "uint8" else (count, 3, height, width)
 
     def close(self) -> None:
         """Gives memory and device back; `run` is over then."""
@@ -165,17 +173,21 @@ class Engine(abc.ABC):
     def _close(self) -> None:
         """Lets go of what the engine holds; may be called twice."""
 
+    def _sizes(self, batch: np.ndarray) -> tuple[int, int, int]:
+        """Pictures, height and width of a batch with four dimensions."""
+        height = 1 if self.input_type == "uint8" else 2
+        return batch.shape[0], batch.shape[height], batch.shape[height + 1]
+
     def _check(self, batch: np.ndarray) -> None:
         if self.dynamic_shape:
-            wanted = f"(N, 3, H, W) float32, H and W multiples of {STRIDE}"
-            fits = (
-                batch.ndim == 4 and batch.shape[1] == 3 and batch.size and not any(n % STRIDE for n in batch.shape[2:])
-            )
+            wanted = f"{_LAYOUTS[self.input_type]} {self.input_type}, H and W multiples of {STRIDE}"
+            fits = batch.ndim == 4 and batch.size and batch.shape == self.batch_shape(*self._sizes(batch))
+            fits = fits and not any(side % STRIDE for side in self._sizes(batch)[1:])
         else:
-            fixed = (self.batch_size, 3, *self.input_shape)
-            wanted = f"{fixed} float32, for which it was built"
+            fixed = self.batch_shape(self.batch_size, *self.input_shape)
+            wanted = f"{fixed} {self.input_type}, for which it was built"
             fits = batch.shape == fixed
-        if not fits or batch.dtype != np.float32:
+        if not fits or batch.dtype != self.input_type:
             raise UsageError(f"The {self.name} engine takes {wanted}, not {_describe(batch)}.")
 
 
@@ -211,7 +223,7 @@ class Backend(abc.ABC):
         still those that were written.
 
         Args:
-            onnx_path: a file made by `export.export`, with its sidecar.
+            onnx_path: a file made by `export.export`, with its sidecar; the engine takes the input that it takes.
             spec: what to build.
             calibration: pictures to calibrate with, for the qint precisions.
 
@@ -232,6 +244,7 @@ class Backend(abc.ABC):
             "model": source["model"],
             "weights": source["weights"],
             "onnx_sha256": source["sha256"],
+            "input_type": source["input_type"],
             "precision": spec.precision,
             "dynamic_shape": spec.dynamic_shape,
             "shapes": spec.shapes(),
@@ -240,7 +253,13 @@ class Backend(abc.ABC):
             **self._decides(spec),
         }
         path = paths.engine_file(
-            source["model"], source["weights"], self.name, spec.precision, spec.dynamic_shape, spec.batch_size
+            source["model"],
+            source["weights"],
+            self.name,
+            spec.precision,
+            spec.dynamic_shape,
+            spec.batch_size,
+            decides["input_type"],
         )
         if not paths.is_current(path, decides):
             start = time.perf_counter()
@@ -341,7 +360,7 @@ def exported(path: Path) -> dict[str, Any]:
         path: the ONNX file.
 
     Returns:
-        Among others `model`, `weights` (the tag), `weights_sha256`, `weights_file`, `opset`, `sha256`.
+        Among others `model`, `weights` (the tag), `weights_sha256`, `weights_file`, `opset`, `input_type`, `sha256`.
 
     Raises:
         DataError: the file or its sidecar is missing, or they do not belong together.
@@ -349,7 +368,7 @@ def exported(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"There is no exported network {path}; export it first.")
     facts = paths.read_sidecar(path)
-    needed = {"model", "weights", "weights_sha256", "weights_file", "opset"}
+    needed = {"model", "weights", "weights_sha256", "weights_file", "opset", "input_type"}
     if needed - set(facts) or facts.get("sha256") != paths.sha256(path):
         raise DataError(f"{path} is not the file that {paths.sidecar(path).name} describes; export it again.")
     return facts
@@ -368,6 +387,8 @@ def only_cpu(name: str, device_id: int) -> None:
 def _is_whole(facts: dict[str, Any]) -> bool:
     """Whether the sidecar of a built model has all that engines take from it."""
     if {"model", "precision", "dynamic_shape", "shapes"} - set(facts) or not isinstance(facts["shapes"], dict):
+        return False
+    if facts.get("input_type") not in zoo.INPUT_TYPES:
         return False
     return bool(facts["dynamic_shape"]) or {"batch_size", "input_shape"} <= set(facts["shapes"])
 

@@ -50,7 +50,7 @@ EXPLAINED: Mapping[str, str] = {
     "dim_range": "by input: least and most of (N, 3, H, W) that will be run; outside it the model is not valid",
     "precision_config.precision_mode": "what is computed in which type; qint modes need calibration",
     "precision_config.weight_quant_granularity": "one scale per output channel (per_axis) or per layer (per_tensor)",
-    "precision_config.activation_quant_algo": "whether ranges of activations lie around zero (symmetric; eqnm wants it)",
+    "precision_config.activation_quant_algo": "whether ranges of activations lie around zero; eqnm needs symmetric",
     "computation_preference": "which kernels to choose where there are several: fast, high_precision, auto",
     "opt_config.type64to32_conversion": "64-bit types become 32-bit ones, which the card computes",
     "opt_config.conv_scale_fold": "scales and biases after a convolution go into its weights; set before calibrating",
@@ -68,6 +68,7 @@ class Options:
         mlu_arch: what to compile for, one or several, each `mtp_372` or, with the numbers of clusters, `mtp_372:6,8`.
         device_id: the card that calibration runs on.
         weight_granularity: of the qint precisions' weights, one of `GRANULARITIES`; the sample's is `per_tensor`.
+        uint8_input: let the card normalise: the engine takes pictures as they are, (N, H, W, 3) uint8 BGR.
 
     Raises:
         UsageError: on construction, if one of them makes no sense.
@@ -77,6 +78,7 @@ class Options:
     mlu_arch: str | Sequence[str] = "mtp_372"
     device_id: int = 0
     weight_granularity: str = "per_axis"
+    uint8_input: bool = False
 
     def __post_init__(self) -> None:
         """Checks everything."""
@@ -94,13 +96,12 @@ class Options:
         return [_arch(text) for text in ([self.mlu_arch] if isinstance(self.mlu_arch, str) else self.mlu_arch)]
 
 
-def builder_config(spec: BuildSpec, options: Options | None = None, *, uint8_input: bool = False) -> dict[str, Any]:
+def builder_config(spec: BuildSpec, options: Options | None = None) -> dict[str, Any]:
     """What MagicMind's BuilderConfig is told, as a dict; `json.dumps` of it is what goes to the card.
 
     Args:
         spec: what to build.
-        options: architectures and granularity of weights; the defaults if None.
-        uint8_input: let MagicMind normalise: the built model then takes (N, H, W, 3) uint8 RGB.
+        options: what only this backend knows; the defaults if None.
     """
     options = options or Options()
     config: dict[str, Any] = {
@@ -115,7 +116,7 @@ def builder_config(spec: BuildSpec, options: Options | None = None, *, uint8_inp
         config["precision_config"]["activation_quant_algo"] = "symmetric"
     config["computation_preference"] = "fast"
     config["opt_config"] = {"type64to32_conversion": True, "conv_scale_fold": True}
-    if uint8_input:
+    if options.uint8_input:
         mean = [255 * value for value in MEAN_RGB]
         config["insert_bn_before_firstnode"] = {"0": {"mean": mean, "var": [(255 * value) ** 2 for value in STD_RGB]}}
         config["convert_input_layout"] = {"0": {"src": "NCHW", "dst": "NHWC"}}
@@ -201,16 +202,15 @@ class MagicMindBackend(Backend):
 
     def _decides(self, spec: BuildSpec) -> dict[str, Any]:
         facts: dict[str, Any] = {"builder_config": builder_config(spec, self.options)}
+        if self.options.uint8_input:
+            facts["input_type"] = "uint8"
         if self.options.simulate:
             facts["simulated"] = self.note
         return facts
 
     def _build(self, onnx_path: Path, spec: BuildSpec, calibration: Calibration | None, out: Path) -> None:
         """Parse, input dimensions, configuration, calibration if the precision needs it, build, write."""
-        if exported(onnx_path)["opset"] != self.opset:
-            raise UsageError(f"{onnx_path} is of another opset than {self.opset}; export it with --opset {self.opset}.")
-        if needs_calibration(spec.precision) and calibration is None:
-            raise UsageError(f"Building {spec.precision} needs pictures to calibrate with; give a calibration set.")
+        self._refuse(onnx_path, spec, calibration)
         with _calls(f"building {spec.precision} from {onnx_path.name}"):
             mm = self._runtime()
             parser = importlib.import_module(f"{self._package()}.python.runtime.parser").Parser(mm.ModelKind.kOnnx)
@@ -227,6 +227,22 @@ class MagicMindBackend(Backend):
             _ok(model.serialize_to_file(str(out)), "writing the model")
         if not out.stat().st_size:
             raise DataError(f"MagicMind wrote an empty model of {onnx_path.name}; is the disk full?")
+
+    def _refuse(self, onnx_path: Path, spec: BuildSpec, calibration: Calibration | None) -> None:
+        """Refuses what would only fail, or mislead, after minutes.
+
+        Raises:
+            UsageError: the file is not for MagicMind, or the precision and the rest do not go together.
+        """
+        facts = exported(onnx_path)
+        if facts["opset"] != self.opset:
+            raise UsageError(f"{onnx_path} is of another opset than {self.opset}; export it with --opset {self.opset}.")
+        if facts["input_type"] != "float32":
+            raise UsageError(f"{onnx_path} normalises by itself; MagicMind does that (uint8_input): give it float32's.")
+        if needs_calibration(spec.precision) and calibration is None:
+            raise UsageError(f"Building {spec.precision} needs pictures to calibrate with; give a calibration set.")
+        if needs_calibration(spec.precision) and self.options.uint8_input:  # before or after normalising? nobody says
+            raise UsageError(f"How {spec.precision} calibrates uint8 input is not known; use float32 input.")
 
     def _config(self, mm: ModuleType, spec: BuildSpec) -> Any:
         """MagicMind's own object from our dict."""
@@ -293,7 +309,7 @@ class MagicMindEngine(Engine):
     def _open(self, mm: ModuleType, path: Path, device_id: int) -> None:
         self._model = mm.Model()
         _ok(self._model.deserialize_from_file(str(path)), f"reading {path.name}")
-        _refuse_model(mm, self._model, path)
+        _refuse_model(mm, self._model, path, self.input_type)
         with mm.System():  # the samples, too, go on using what was made inside after the block
             self._device = mm.Device()
             self._device.id = device_id
@@ -314,14 +330,18 @@ class MagicMindEngine(Engine):
         if self._range is None:
             return
         least, most = self._range
-        if any(not low <= size <= high for low, size, high in zip(least, batch.shape, most)):
+        count, height, width = self._sizes(batch)
+        shape = (count, 3, height, width)
+        if any(not low <= size <= high for low, size, high in zip(least, shape, most)):
             raise DataError(
-                f"An input of {_by(batch.shape)} is outside {_by(least)} to {_by(most)}, the range that the model was "
+                f"An input of {_by(shape)} is outside {_by(least)} to {_by(most)}, the range that the model was "
                 "built for; crop the picture, or build with another dim_range."
             )
 
     def _run(self, batch: np.ndarray) -> np.ndarray:
         size = _by(batch.shape)
+        if self.input_type == "uint8":
+            batch = np.ascontiguousarray(batch[..., ::-1])  # what normalises in front cannot swap BGR to RGB
         with self._lock, _calls(f"running {size}"):  # one context and one set of input tensors for all threads
             if threading.get_ident() != self._thread:
                 self._activate()
@@ -510,11 +530,12 @@ def _refuse_device(mm: ModuleType, device_id: int) -> None:
         raise UsageError(f"There is no device {device_id}; this machine has {cards} MLU card(s), counted from 0.")
 
 
-def _refuse_model(mm: ModuleType, model: Any, path: Path) -> None:
-    """Makes sure that a model is one of ours: one float32 input, one float32 output."""
-    for types in (model.get_input_data_types(), model.get_output_data_types()):
-        if list(types) != [mm.DataType.FLOAT32]:
-            raise DataError(f"{path} has inputs or outputs {list(types)} instead of one FLOAT32 each; build it again.")
+def _refuse_model(mm: ModuleType, model: Any, path: Path, input_type: str) -> None:
+    """Makes sure that a model is one of ours: one input of that type, one float32 output."""
+    found = [*model.get_input_data_types(), *model.get_output_data_types()]
+    wanted = [getattr(mm.DataType, input_type.upper()), mm.DataType.FLOAT32]
+    if found != wanted:
+        raise DataError(f"{path} takes and gives {found} instead of {wanted}; build it again.")
 
 
 def _input_dims(spec: BuildSpec) -> list[int]:

@@ -57,7 +57,8 @@ class PyTorchBackend(Backend):
 
     def _load(self, path: Path, facts: dict[str, Any], device_id: int) -> Engine:
         only_cpu(self.name, device_id)
-        return PyTorchEngine(facts, network.load(facts["model"], path))
+        module = network.load(facts["model"], path)
+        return PyTorchEngine(facts, network.with_uint8_input(module) if facts["input_type"] == "uint8" else module)
 
 
 class PyTorchEngine(Engine):
@@ -84,9 +85,8 @@ def engine_of(module: torch.nn.Module) -> Engine:
     Args:
         module: from `network.load`.
     """
-    return PyTorchEngine(
-        {"backend": "pytorch", "precision": "force_float32", "dynamic_shape": True, "shapes": {}}, module
-    )
+    facts = {"backend": "pytorch", "precision": "force_float32", "input_type": "float32"}
+    return PyTorchEngine({**facts, "dynamic_shape": True, "shapes": {}}, module)
 
 
 BACKEND = PyTorchBackend()

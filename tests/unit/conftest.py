@@ -95,7 +95,14 @@ def tiny(tmp_path_factory):
     node = helper.make_node("Conv", ["input", "weight"], ["output"], strides=[4, 4], kernel_shape=[4, 4])
     graph = helper.make_graph([node], "tiny", ends[:1], ends[1:], [numpy_helper.from_array(weight, "weight")])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6), str(path))
-    facts = {"model": "MobileNetv2", "weights": "random", "weights_sha256": "", "weights_file": None, "opset": 11}
+    facts = {
+        "model": "MobileNetv2",
+        "weights": "random",
+        "weights_sha256": "",
+        "weights_file": None,
+        "opset": 11,
+        "input_type": "float32",
+    }
     paths.write_sidecar(path, **facts)
     return path
 
@@ -128,6 +135,17 @@ def pictures():
     return Pictures
 
 
+@pytest.fixture(scope="session")
+def exported_uint8(tmp_path_factory) -> dict:
+    """The same as `exported`, but taking bytes."""
+    folder = tmp_path_factory.mktemp("exported_uint8")
+    small = {"shapes": [(128, 192)], "batches": [2], "input_type": "uint8"}
+    return {
+        opset: export.export("MobileNetv2", "random", opset, folder / f"{opset}.onnx", **small)
+        for opset in export.OPSETS
+    }
+
+
 @pytest.fixture
 def models(tmp_path, monkeypatch):
     """An empty folder for whatever is made from checkpoints."""
@@ -146,6 +164,21 @@ def demo_built(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def demo_built_uint8(demo_built):
+    """The same as `demo_built`, in the same folder, but taking bytes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODEL_PATH", str(demo_built.parents[2]))
+        exported = export.export("MobileNetv2", "demo", shapes=[(128, 192)], batches=[1], input_type="uint8")
+        return backends.get("onnxruntime").build(exported, backends.BuildSpec())
+
+
+@pytest.fixture(scope="session")
 def demo_engine(demo_built):
     """The engine of `demo_built`."""
     return backends.get("onnxruntime").load(demo_built)
+
+
+@pytest.fixture(scope="session")
+def demo_engine_uint8(demo_built_uint8):
+    """The engine of `demo_built_uint8`."""
+    return backends.get("onnxruntime").load(demo_built_uint8)

@@ -33,6 +33,12 @@ def test_network_only_counts_a_batch_as_its_pictures(demo_engine):
     assert timing.latency.p50 <= timing.latency.p90 <= timing.latency.p99
 
 
+def test_network_only_feeds_bytes_to_an_engine_for_bytes(demo_engine_uint8):
+    timing = benchmark.network_only(demo_engine_uint8, batch_size=2, height=128, width=192, min_runs=3, min_seconds=0)
+    assert timing.input_shape == (2, 128, 192, 3)
+    assert timing.images_per_s > 0
+
+
 def test_end_to_end_adds_up_the_stages(demo_engine):
     dataset = CocoDataset(paths.demo_data())
     timing = benchmark.end_to_end(PoseEstimator(demo_engine), [dataset.path(k) for k in dataset.sample(2)])
@@ -69,6 +75,14 @@ def test_records_tell_what_was_run(demo_built, demo_engine):
     assert record.ap == done.stats.numbers["AP"]
     assert record.latency_ms is None, "one figure of the whole call is not the network's latency"
     assert records.Record.from_json(record.to_json()) == record
+
+
+def test_a_record_of_uint8_input_does_not_replace_that_of_floats(demo_built, demo_built_uint8, demo_engine_uint8):
+    dataset = CocoDataset(paths.demo_data())
+    done = run(PoseEstimator(demo_engine_uint8), dataset, dataset.sample(3))
+    floats, as_bytes = (benchmark.accuracy_record(path, done, dataset) for path in (demo_built, demo_built_uint8))
+    assert as_bytes.dataset == f"{floats.dataset} with uint8 input"
+    assert as_bytes.name != floats.name
 
 
 def row(model: str, **figures) -> Record:

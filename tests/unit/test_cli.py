@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from helpers import paths
+from helpers import export, paths
 from helpers.cli import main
 from helpers.dataset import CocoDataset
 from helpers.evaluate import STAT_NAMES
@@ -28,7 +28,8 @@ def home(tmp_path_factory, demo_built):
         patch.setattr(paths, "output", lambda: home / "output")
         # The session's export was checked at one small size; that is not what is tested here.
         patch.setattr("helpers.export.CHECK_SHAPES", [(128, 192)])
-        patch.setattr("helpers.export.export.__kwdefaults__", {"shapes": [(128, 192)], "batches": [1], "force": False})
+        usual = export.export.__kwdefaults__
+        patch.setattr(export.export, "__kwdefaults__", {**usual, "shapes": [(128, 192)], "batches": [1]})
         yield home
 
 
@@ -60,6 +61,7 @@ def fails(capsys, status: int, *argv: str) -> str:
         (["eval", "--batch-size", "-3"], "--batch-size"),
         (["eval", "--dynamic-shape", "maybe"], "true or false"),
         (["eval", "--device-id", "1"], "device 1"),
+        (["infer", PICTURE, "--input-type", "int8"], "--input-type"),
         (["export", "--opset", "12"], "--opset"),
         (["infer"], "images"),
         (["eval", "--dynamic-shape", "false"], "differ in shape"),
@@ -195,6 +197,28 @@ def test_export_build_and_report(capsys):
     out = capsys.readouterr().out
     assert "needs official weights" in out
     assert "demo weights" in out
+
+
+def test_the_input_type_goes_all_the_way(capsys, tmp_path):
+    as_bytes = ["--input-type", "uint8"]
+    assert main(["export", "--opset", "17", *as_bytes]) == 0
+    assert "opset17_uint8.onnx" in capsys.readouterr().out
+    assert main(["build", "--json", *as_bytes]) == 0
+    built = json.loads(capsys.readouterr().out)
+    assert (built["input_type"], built["file"][-11:]) == ("uint8", "_true_uint8")
+    for kind in ("float32", "uint8"):
+        assert main(["infer", PICTURE, "--input-type", kind, "--out", str(tmp_path / kind)]) == 0
+        assert "people" in capsys.readouterr().out
+    floats, bytes_ = (
+        json.loads((tmp_path / kind / "poses.json").read_text())[0]["people"] for kind in ("float32", "uint8")
+    )
+    assert len(floats) == len(bytes_) > 0
+    for a, b in zip(floats, bytes_):
+        np.testing.assert_allclose(a["keypoints"], b["keypoints"], atol=1e-2)
+    assert main(["eval", "--image-num", "3", "--json", *as_bytes]) == 0
+    assert json.loads(capsys.readouterr().out)["dataset"] == "demo val2017 with uint8 input"
+    assert main(["perf", "--runs", "2", "--seconds", "0", "--image-num", "1", "--json", *as_bytes]) == 0
+    assert json.loads(capsys.readouterr().out)["input_shape"] == [1, 512, 512, 3]
 
 
 def test_the_model_can_come_from_the_environment(capsys, monkeypatch):

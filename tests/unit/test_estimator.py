@@ -46,6 +46,18 @@ def test_batches_change_nothing(estimator, dataset):
         np.testing.assert_allclose(a.scores, b.scores, atol=1e-4)
 
 
+@pytest.mark.parametrize("flip_test", [True, False])
+def test_bytes_give_the_same_poses(demo_engine, demo_engine_uint8, dataset, flip_test):
+    files = some(dataset, 6)
+    assert len({dataset.size(k) for k in dataset.sample(6, seed=3)}) > 3, "the sample must mix sizes"
+    floats, as_bytes = (PoseEstimator(e, flip_test)(files, batch_size=2) for e in (demo_engine, demo_engine_uint8))
+    assert sum(len(poses) for poses in floats) > 6
+    for a, b in zip(floats, as_bytes):
+        assert len(a) == len(b)
+        np.testing.assert_allclose(a.keypoints, b.keypoints, atol=1e-2)
+        np.testing.assert_allclose(a.scores, b.scores, atol=1e-4)
+
+
 def test_order_is_that_of_the_input(estimator, dataset):
     files = some(dataset, 6)
     assert [o.name for o in estimator.stream(files, batch_size=4)] == [str(f) for f in files]
@@ -103,6 +115,17 @@ def test_a_static_engine_fills_up_its_last_batch(exported, models):
     for image, output in zip(images, (static.maps(image)[0] for image in images)):
         np.testing.assert_allclose(output, free.maps(image)[0], atol=1e-4)
     assert [len(p) for p in static(images)] == [len(p) for p in free(images)], "its batch, whatever was asked for"
+
+
+def test_a_static_engine_for_bytes_fills_up_its_last_batch(exported_uint8, models):
+    backend = backends.get("onnxruntime")
+    spec = BuildSpec(batch_size=2, dynamic_shape=False, input_shape=(128, 128))
+    static = PoseEstimator(backend.load(backend.build(exported_uint8[17], spec)), input_size=128)
+    free = PoseEstimator(backend.load(backend.build(exported_uint8[17], BuildSpec())), input_size=128)
+    images = list(np.random.default_rng(0).integers(0, 255, (3, 100, 100, 3), dtype=np.uint8))
+    for image in images:
+        for found, wanted in zip(static.maps(image)[:2], free.maps(image)[:2]):
+            np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 def test_a_static_engine_names_the_picture_it_cannot_take(exported, models):

@@ -257,7 +257,7 @@ def test_weights_have_a_scale_per_channel_unless_asked_otherwise():
 @pytest.mark.parametrize("precision", zoo.PRECISIONS)
 @pytest.mark.parametrize("uint8_input", [False, True])
 def test_every_setting_is_known_and_explained(precision, uint8_input):
-    settings = magicmind.builder_config(BuildSpec(precision), uint8_input=uint8_input)
+    settings = magicmind.builder_config(BuildSpec(precision), magicmind.Options(uint8_input=uint8_input))
     assert runtime.BuilderConfig().parse_from_string(json.dumps(settings)).ok()
     rows = magicmind.explained(settings)
     assert len(rows) == len({row["key"] for row in rows}) >= 7
@@ -456,6 +456,34 @@ def test_an_image_outside_the_range_is_refused_by_name_and_the_rest_goes_on(back
 def test_a_batch_outside_the_range_is_refused(engine):
     with pytest.raises(DataError, match="An input of 5 x 3 x 64 x 64 is outside"):
         engine.run(batch(5, 3, 64, 64))
+
+
+# -- bytes in, normalised on the card
+
+
+def test_uint8_input_gives_the_same_maps(backend, engine, tiny):
+    from helpers.preprocess import stack_images, to_input
+
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 128, 3), np.uint8)
+    eight_bit = backend.configured(uint8_input=True)
+    path = eight_bit.build(tiny, BuildSpec(**SMALL))
+    assert path.name == "MobileNetv2_mmpose_model_force_float32_true_uint8"
+    with eight_bit.load(path) as taking_bytes:
+        assert taking_bytes.input_type == "uint8"
+        np.testing.assert_allclose(
+            taking_bytes.run(stack_images(images)), engine.run(to_input(images)), rtol=1e-3, atol=1e-3
+        )
+        with pytest.raises(UsageError, match="uint8"):
+            taking_bytes.run(to_input(images))
+        with pytest.raises(DataError, match="An input of 1 x 3 x 64 x 320 is outside"):
+            taking_bytes.run(np.zeros((1, 64, 320, 3), np.uint8))
+
+
+def test_uint8_input_that_is_not_known(recipe, backend, tiny, models, pictures, exported_uint8):
+    with pytest.raises(UsageError, match="normalises by itself"):
+        backend.build(exported_uint8[11], BuildSpec())
+    with pytest.raises(UsageError, match="use float32 input"):
+        backend.configured(uint8_input=True).build(tiny, BuildSpec(QINT8), pictures())
 
 
 # -- calibration
@@ -687,7 +715,7 @@ def test_two_outputs_are_not_expected(engine, monkeypatch):
 
 def test_a_model_of_other_types_is_refused(backend, built, monkeypatch):
     monkeypatch.setattr(model.Model, "get_input_data_types", lambda self: [runtime.DataType.UINT8])
-    with pytest.raises(DataError, match="instead of one FLOAT32 each"):
+    with pytest.raises(DataError, match=r"takes and gives .* build it again"):
         backend.load(built)
 
 
@@ -745,7 +773,8 @@ def home(tmp_path_factory, demo_built):
         patch.setenv("MODEL_PATH", str(demo_built.parents[2]))
         patch.setattr(paths, "output", lambda: home / "output")
         patch.setattr("helpers.export.CHECK_SHAPES", [(128, 192)])
-        patch.setattr("helpers.export.export.__kwdefaults__", {"shapes": [(128, 192)], "batches": [1], "force": False})
+        checks = {**export.export.__kwdefaults__, "shapes": [(128, 192)], "batches": [1]}
+        patch.setattr(export.export, "__kwdefaults__", checks)
         for opset in export.OPSETS:
             export.export("MobileNetv2", "demo", opset)
         yield home
@@ -786,6 +815,14 @@ def test_a_simulated_card_has_no_speed(capsys, home, built):
     assert "no speed" in capsys.readouterr().err
     with pytest.raises(UsageError, match="has no speed"):
         benchmark.speed_record(built, None, None)
+
+
+def test_eval_with_uint8_input(capsys, home):
+    argv = ["eval", "--image-num", "4", "--backend", "magicmind", "--simulate"]
+    wanted = run_json(capsys, *argv)
+    found = run_json(capsys, *argv, "--input-type", "uint8")
+    assert abs(found["ap"] - wanted["ap"]) <= 0.02
+    assert found["dataset"].endswith("with uint8 input")
 
 
 def test_a_card_is_enough_for_doctor(capsys, home, as_installed, monkeypatch):

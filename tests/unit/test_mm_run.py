@@ -220,7 +220,7 @@ def test_a_log_for_each_batch_and_precision(tool, model):
     other = model.with_name("HRNet_mmpose_model_force_float32_true")
     logs += [mm_run.log_file(other, SHAPE), mm_run.log_file(model, (8, 3, 512, 704))]
     assert len(set(logs)) == 4
-    assert logs[0].name == "HRNet_official_HRNet_mmpose_model_qint8_mixed_float16_true_b8_512x512.log"
+    assert logs[0].name == "HRNet_official_HRNet_mmpose_model_qint8_mixed_float16_true_8x3x512x512.log"
     assert logs[0].read_text().splitlines()[1:] == [*NEW.splitlines(), "", ""]
     assert logs[0].read_text().splitlines()[0].endswith("--input_dims 8,3,512,512 --devices 0")
     assert "bang" in logs[1].read_text()
@@ -248,9 +248,11 @@ def test_where_the_tool_is_looked_for(tool, tmp_path, monkeypatch):
 @pytest.fixture
 def demo(monkeypatch, demo_built):
     """The demo network as exported, checked at one small size."""
-    checks = {"shapes": [(128, 192)], "batches": [1], "force": False}
+    from helpers import export
+
+    checks = {**export.export.__kwdefaults__, "shapes": [(128, 192)], "batches": [1]}
     monkeypatch.setenv("MODEL_PATH", str(demo_built.parents[2]))
-    monkeypatch.setattr("helpers.export.export.__kwdefaults__", checks)
+    monkeypatch.setattr(export.export, "__kwdefaults__", checks)
 
 
 @pytest.fixture

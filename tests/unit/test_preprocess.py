@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from helpers import decode, preprocess
 from helpers.errors import DataError, UsageError
-from helpers.preprocess import list_images, mirror, read_image, resize_align, to_input
+from helpers.preprocess import list_images, mirror, read_image, resize_align, stack_images, to_input
 
 WIDTH, HEIGHT = 64, 40
 ROWS, COLUMNS = np.mgrid[0:HEIGHT, 0:WIDTH]
@@ -361,11 +361,20 @@ def test_input_is_normalised_rgb():
     np.testing.assert_array_equal(to_input([images[1, ::2, ::2]])[0], batch[1, :, ::2, ::2])  # strided input
 
 
-def test_input_of_unlike_images():
+def test_stacked_images_are_the_images():
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 128, 3), dtype=np.uint8)
+    batch = stack_images(list(images))
+    assert batch.flags.c_contiguous and batch.dtype == np.uint8
+    np.testing.assert_array_equal(batch, images)
+    np.testing.assert_array_equal(stack_images([images[1, ::2, ::2]])[0], images[1, ::2, ::2])
+
+
+@pytest.mark.parametrize("make", [to_input, stack_images])
+def test_input_of_unlike_images(make):
     with pytest.raises(UsageError, match="one shape"):
-        to_input([np.zeros((64, 64, 3), np.uint8), np.zeros((64, 128, 3), np.uint8)])
+        make([np.zeros((64, 64, 3), np.uint8), np.zeros((64, 128, 3), np.uint8)])
     with pytest.raises(UsageError, match="one shape, not none"):
-        to_input([])
+        make([])
 
 
 def test_mirror():
@@ -374,3 +383,12 @@ def test_mirror():
     assert flipped.flags.c_contiguous and flipped.dtype == np.float32
     np.testing.assert_array_equal(flipped[:, :, :, 0], batch[:, :, :, 4])
     np.testing.assert_array_equal(mirror(flipped), batch)
+
+
+def test_mirror_of_bytes_is_the_mirror_of_floats():
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 128, 3), dtype=np.uint8)
+    flipped = mirror(images)
+    assert flipped.flags.c_contiguous and flipped.dtype == np.uint8
+    np.testing.assert_array_equal(flipped, images[:, :, ::-1])
+    np.testing.assert_array_equal(to_input(flipped), mirror(to_input(images)))
+    np.testing.assert_array_equal(mirror(images[:, ::2, ::2]), images[:, ::2, ::2][:, :, ::-1])  # strided input

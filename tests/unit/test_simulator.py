@@ -685,7 +685,7 @@ def test_the_card_can_normalise(tiny, running):
     from helpers.backends import BuildSpec, magicmind
     from helpers.preprocess import to_input
 
-    config = magicmind.builder_config(BuildSpec(), uint8_input=True)
+    config = magicmind.builder_config(BuildSpec(), magicmind.Options(uint8_input=True))
     eight_bit = built(tiny, **{key: config[key] for key in ("insert_bn_before_firstnode", "convert_input_layout")})
     assert eight_bit.get_input_data_types() == [mm.DataType.UINT8]
     assert eight_bit.get_input_dimensions()[0].GetDims() == [-1, -1, -1, 3]
