@@ -14,6 +14,7 @@ import types
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
 from helpers import backends, benchmark, network, paths, records, zoo
@@ -65,6 +66,7 @@ def recipe(monkeypatch):
     given = []
 
     def build(onnx_path, spec, calibration, out):
+        assert onnx.load(str(onnx_path)).opset_import[0].version == onnxruntime.BACKEND.opset  # not MagicMind's 11
         given.append((spec, calibration.method, list(calibration.batches())))
         onnxruntime._RECIPES["force_float32"](onnx_path, spec, None, out)
 
