@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from helpers import zoo
+from helpers import paths, zoo
 from helpers.backends.base import Backend, BuildSpec, Engine, exported
 from helpers.errors import DataError, UsageError
 from helpers.preprocess import MEAN_RGB, STD_RGB
@@ -253,6 +253,9 @@ class MagicMindBackend(Backend):
         return config
 
     def _load(self, path: Path, facts: dict[str, Any], device_id: int) -> Engine:
+        needed = {"dim_range_min", "dim_range_max"} if facts["dynamic_shape"] else set()
+        if needed - set(facts["shapes"]):
+            raise DataError(f"{paths.sidecar(path)} is damaged; build {path.name} again.")
         mm = self._runtime()
         _refuse_device(mm, device_id)
         return MagicMindEngine(facts, mm, path, device_id)

@@ -282,6 +282,7 @@ def test_architectures(archs, wanted, tiny, models):
     assert facts["builder_config"]["archs"] == wanted
     [call] = [call for call in CALLS if call.step == "BuilderConfig.mlu_archs"]
     assert call.arguments["names"] == [name for entry in wanted for name in entry]
+    backend.load(backend.build(tiny, BuildSpec())).close()  # the card is one of them
 
 
 @pytest.mark.parametrize("archs", [["mtp372"], ["mtp_372:"], ["mtp_372:0"], ["mtp_372:a"], ["mtp_372", "mtp_372:6"]])
@@ -760,6 +761,9 @@ def test_a_damaged_model(backend, built):
     paths.sidecar(built).write_text(json.dumps(facts))
     with pytest.raises(DataError, match="not built by the simulated MLU"):
         backend.load(built)
+    paths.sidecar(built).write_text(json.dumps({**facts, "shapes": {}}))
+    with pytest.raises(DataError, match=r"json is damaged; build .* again"):
+        backend.load(built)
 
 
 # -- from the command line, on the demo set
@@ -848,6 +852,8 @@ def test_infer_and_build_say_so(capsys, home, tmp_path):
     assert "stage_ms" not in entry
     assert main(["build", "--backend", "magicmind", "--simulate", "--mlu-arch", "mtp_372:8"]) == 0
     assert LABEL in capsys.readouterr().out
+    assert main(["infer", picture, "--backend", "magicmind", "--simulate", "--device-id", "1"]) == 2
+    assert "no device 1; this machine has 1 MLU card" in capsys.readouterr().err
     assert main(["build", "--backend", "onnxruntime", "--simulate"]) == 2
     assert "no option simulate" in capsys.readouterr().err
     assert main(["build", "--backend", "magicmind", "--simulate", "--mlu-arch", "mtp_37"]) == 2
