@@ -18,6 +18,7 @@ import dataclasses
 import importlib
 import json
 import threading
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence
 
@@ -43,6 +44,7 @@ GRANULARITIES = ("per_axis", "per_tensor")
 _ALGORITHMS = {"linear": "LINEAR_ALGORITHM", "minmax": "LINEAR_ALGORITHM", "eqnm": "EQNM_ALGORITHM"}
 _NAME = "mmpose"  # of the network inside a built model
 _SIMULATOR = "helpers.backends.simulator"
+_THREAD = threading.local()  # `engine`: of those that run in a thread, the last one that chose its card
 
 EXPLAINED: Mapping[str, str] = {
     "archs": "card architectures to compile for, each with the numbers of clusters that cards of it may have",
@@ -323,9 +325,11 @@ class MagicMindEngine(Engine):
             self._inputs = _made(self._context.create_inputs(), "making the input")
 
     def _activate(self) -> None:
-        """Chooses the card for this thread: another thread has to choose again."""
-        _ok(self._device.active(), f"activating card {self._device.id}")
-        self._thread = threading.get_ident()
+        """Chooses the card for this thread, unless this engine was the last one to do so in it."""
+        last = getattr(_THREAD, "engine", None)
+        if last is None or last() is not self:
+            _ok(self._device.active(), f"activating card {self._device.id}")
+            _THREAD.engine = weakref.ref(self)
 
     def _check(self, batch: np.ndarray) -> None:
         """Refuses also what the card would: a shape outside the range that the model was built for."""
@@ -346,8 +350,7 @@ class MagicMindEngine(Engine):
         if self.input_type == "uint8":
             batch = np.ascontiguousarray(batch[..., ::-1])  # what normalises in front cannot swap BGR to RGB
         with self._lock, _calls(f"running {size}"):  # one context and one set of input tensors for all threads
-            if threading.get_ident() != self._thread:
-                self._activate()
+            self._activate()
             outputs: list[Any] = []  # fresh for every run: the card fills it, and sizes follow the input's
             try:
                 _ok(self._inputs[0].from_numpy(batch), f"taking an input of {size}")
@@ -391,6 +394,7 @@ def _calibrate(
         device.id = device_id
         _ok(device.active(), f"activating card {device_id}")
         status = calibrator.calibrate(network, config)
+    _THREAD.engine = None  # whoever runs next has to choose its card again
     if pictures.error is not None:  # the cause of a failure that MagicMind can only tell as "no more pictures"
         raise pictures.error
     _ok(status, "calibrating")

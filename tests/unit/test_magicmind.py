@@ -395,6 +395,17 @@ def test_two_engines_at_once(backend, built):
     two.close()
 
 
+def test_two_engines_on_two_cards_take_turns(backend, built, monkeypatch):
+    monkeypatch.setattr(device, "COUNT", 2)
+    with backend.load(built, device_id=0) as one, backend.load(built, device_id=1) as two:
+        wanted = one.run(batch(1, 3, 64, 64))
+        CALLS.clear()
+        for engine in (two, one, one, two):
+            np.testing.assert_array_equal(engine.run(batch(1, 3, 64, 64)), wanted)
+        chosen = [call.arguments["number"] for call in CALLS if call.step == "Device.active"]
+    assert chosen == [1, 0, 1]
+
+
 def test_an_engine_serves_several_threads(engine):
     wanted = engine.run(batch(1, 3, 64, 64))
     found, errors = [], []

@@ -636,6 +636,16 @@ def test_another_thread_chooses_its_card_first(running):
     assert said == ["device 0 is not active in this thread", "OK"]
 
 
+def test_the_card_chosen_last_is_the_one_in_use(running, monkeypatch):
+    monkeypatch.setattr(device, "COUNT", 2)
+    other = activated(1)
+    running.inputs[0].from_numpy(array(1, 3, 64, 64))
+    assert "device 0 is not active" in str(running.context.enqueue(running.inputs, [], running.queue))
+    assert running.device.active().ok()
+    assert running.context.enqueue(running.inputs, [], running.queue).ok()
+    del other
+
+
 def test_move_to_a_device(running):
     assert running.inputs[0].to(running.device) is None
     with pytest.raises(Misuse, match="Device"):

@@ -76,7 +76,7 @@ class Device(Held):
         if type(self._id) is not int or not 0 <= self._id < COUNT:
             return failure(f"there is no device {self._id!r}")
         self._active = True
-        _chosen().append(weakref.ref(self))
+        _THREAD.chosen = [*(reference for reference in _chosen() if reference() is not self), weakref.ref(self)]
         return Status.OK()
 
     def create_queue(self) -> Queue | None:
@@ -110,16 +110,10 @@ class Queue(Held):
 
 def current() -> Device | None:
     """The card that this thread has chosen last, of those that are still there."""
-    alive = [each for each in (reference() for reference in _chosen()) if each is not None]
-    return alive[-1] if alive else None
-
-
-def active_here(number: int) -> bool:
-    """Whether this thread has chosen a card of that number."""
-    return any(each is not None and each.id == number for each in (reference() for reference in _chosen()))
+    chosen = _chosen()
+    return chosen[-1]() if chosen else None
 
 
 def _chosen() -> list[weakref.ref]:
-    """This thread's choices, without those of devices that are gone."""
-    _THREAD.chosen = [reference for reference in getattr(_THREAD, "chosen", []) if reference() is not None]
-    return _THREAD.chosen
+    """This thread's choices, the last one last, without those of devices that are gone."""
+    return [reference for reference in getattr(_THREAD, "chosen", []) if reference() is not None]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from helpers.backends.simulator.calibrator import shape_fault
-from helpers.backends.simulator.device import Device, Queue, active_here
+from helpers.backends.simulator.device import Device, Queue, current
 from helpers.backends.simulator.trace import Held, Misuse, note
 from helpers.backends.simulator.values import DataType, Status, failure, get_numpy_dtype_by_datatype
 from helpers.errors import DataError, UsageError
@@ -87,7 +87,8 @@ class IContext(Held):
 
     def _fault(self, engine: IEngine, inputs: Any, outputs: Any) -> str:
         """Says why a run cannot be; empty if it can."""
-        if not active_here(engine._device_id):
+        card = current()
+        if card is None or card.id != engine._device_id:
             return f"device {engine._device_id} is not active in this thread"
         if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], Tensor):
             return "the inputs are no list of one tensor"
