@@ -1,5 +1,7 @@
 # Every target sets up what it needs; nothing is installed twice.
 #   make run    the four notebooks, headless: pictures, records and tables in data/output/
+#   make bench  three networks x batch sizes 1 and 8: speed, memory, accuracy where there are trained weights; a table.
+#               make bench BENCH="--model HRNet --batch-size 1,4" for others (python -m helpers bench --help)
 #   make test   unit, parity and notebook tests, with ruff
 #   make lab    JupyterLab on the notebooks
 #   make mlu    on an MLU card, inside a MagicMind container: the sample's whole job, see docs/mlu.md
@@ -11,6 +13,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT := data/output
+BENCH :=
 NOTEBOOKS := 01_export 02_build 03_infer 04_benchmark
 # A cell that hangs ends the run: papermill itself waits forever.
 CELL_TIMEOUT := 900
@@ -19,7 +22,7 @@ export PYTHONUTF8 := 1
 export PYTHONPATH := $(CURDIR)
 export JUPYTER_PLATFORM_DIRS := 1
 
-.PHONY: run test lab mlu lint format clean distclean setup
+.PHONY: run bench test lab mlu lint format clean distclean setup
 
 setup: $(VENV)/ready
 
@@ -45,6 +48,9 @@ run: setup
 	  echo "== $$name took $$(( $$(date +%s) - start )) s"; \
 	done
 	@$(BIN)/python -m helpers report
+
+bench: setup
+	$(BIN)/python -m helpers bench $(BENCH)
 
 test: setup lint
 	$(BIN)/python -m pytest

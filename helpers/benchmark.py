@@ -2,20 +2,31 @@
 
 Users time the whole call, tools time the network; both are right, so both are measured. A measurement stops only
 when it has run often enough *and* long enough, keeps every sample, and reports percentiles, not just a mean.
+
+    alone = network_only(engine, batch_size=8)              # alone.latency.p50, alone.images_per_s
+    whole = end_to_end(PoseEstimator(engine), files)        # whole.stage_ms, whole.images_per_s
+    turns = compare({"old": old, "new": new})               # A B A B ...: a busy machine is as hard on both
+    turns.speedup("new").median
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import functools
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from helpers import paths, records, zoo
+from helpers import evaluate, paths, records, zoo
+from helpers.decode import OFFICIAL, DecodeConfig, Poses, decode_poses
 from helpers.errors import DataError, UsageError
-from helpers.estimator import STAGES, ImageLike, PoseEstimator
+from helpers.estimator import ImageLike, PoseEstimator
+from helpers.preprocess import read_image, resize_align
 from helpers.records import Latency, Record
 
 if TYPE_CHECKING:
@@ -23,6 +34,17 @@ if TYPE_CHECKING:
     from helpers.dataset import CocoDataset
     from helpers.evaluate import Run
     from helpers.mm_run import CardTiming
+    from helpers.preprocess import ResizeTransform
+
+# Each with its name in a table: the official way, and what it is without one of its steps.
+DECODE_OPTIONS = {
+    "official": (True, OFFICIAL),
+    "no flip": (False, OFFICIAL),
+    "no adjust": (True, dataclasses.replace(OFFICIAL, adjust=False)),
+    "no refine": (True, dataclasses.replace(OFFICIAL, refine=False)),
+    "none of the three": (False, dataclasses.replace(OFFICIAL, adjust=False, refine=False)),
+}
+_GEMM_SIZE = 1536  # the matrices of `gemm_gflops`: 9 MB each, larger than most caches of a core
 
 
 @dataclass(frozen=True)
@@ -57,15 +79,35 @@ class NetworkTiming:
 
 @dataclass(frozen=True)
 class EndToEndTiming:
-    """From file (or array) to poses: the sum of the stages, where pictures of a batch share the network's time.
+    """From file (or array) to poses, for a number of pictures.
+
+    While one picture is decoded the next ones may be loaded and run, so the stages of a picture add up to more than
+    it adds to the wait. Throughput is therefore taken from the clock on the wall.
 
     Attributes:
-        samples_s: (images,) float64 seconds per picture, all stages.
+        samples_s: (images,) float64 seconds of work per picture, all stages; pictures of a batch share the
+            network's time.
         stage_ms: mean milliseconds per picture and stage.
+        wall_s: seconds from the start until the last picture was done.
     """
 
     samples_s: np.ndarray
     stage_ms: dict[str, float]
+    wall_s: float
+
+    @classmethod
+    def from_stages(cls, stages: Sequence[Mapping[str, float]], wall_s: float) -> EndToEndTiming:
+        """Puts the stage times of single pictures together.
+
+        Args:
+            stages: per picture the milliseconds of each stage; the same stages for all.
+            wall_s: seconds that all of them took.
+        """
+        return cls(
+            samples_s=np.array([sum(each.values()) for each in stages]) / 1e3,
+            stage_ms={stage: float(np.mean([each[stage] for each in stages])) for stage in stages[0]},
+            wall_s=wall_s,
+        )
 
     @property
     def runs(self) -> int:
@@ -74,13 +116,64 @@ class EndToEndTiming:
 
     @property
     def latency(self) -> Latency:
-        """Percentiles over pictures, milliseconds."""
+        """Percentiles over pictures of the work for one, milliseconds."""
         return Latency.from_seconds(self.samples_s)
 
     @property
     def images_per_s(self) -> float:
-        """Throughput: pictures over the sum of their times."""
-        return len(self.samples_s) / float(self.samples_s.sum())
+        """Throughput: pictures over seconds on the wall."""
+        return len(self.samples_s) / self.wall_s
+
+
+@dataclass(frozen=True)
+class Quartiles:
+    """How a ratio came out over several rounds.
+
+    Attributes:
+        low, median, high: so that a quarter, half and three quarters of the rounds lie below.
+    """
+
+    low: float
+    median: float
+    high: float
+
+    def __str__(self) -> str:
+        """`731x (702 to 740)`."""
+        low, median, high = (f"{v:,.0f}" if v >= 10 else f"{v:.1f}" for v in (self.low, self.median, self.high))
+        return f"{median}x ({low} to {high})"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Calls that took turns.
+
+    Attributes:
+        samples_s: label -> (rounds,) float64 seconds; entry k of every label is from round k.
+    """
+
+    samples_s: dict[str, np.ndarray]
+
+    @property
+    def median_ms(self) -> dict[str, float]:
+        """Label -> median milliseconds."""
+        return {label: float(np.median(samples)) * 1e3 for label, samples in self.samples_s.items()}
+
+    def speedup(self, label: str) -> Quartiles:
+        """How many times as fast as the first a call is, from the ratio of each round."""
+        first = next(iter(self.samples_s.values()))
+        return Quartiles(*(float(value) for value in np.percentile(first / self.samples_s[label], (25, 50, 75))))
+
+
+@dataclass
+class PeakMemory:
+    """The most memory that this process held at once; filled in when the block of `peak_memory` ends.
+
+    Attributes:
+        megabytes: resident memory of the whole process, libraries included, 10^6 bytes; None if the system does
+            not tell.
+    """
+
+    megabytes: float | None = None
 
 
 def measure(call: Callable[[], object], min_runs: int = 10, min_seconds: float = 2.0, warm_up: int = 2) -> np.ndarray:
@@ -124,48 +217,239 @@ def network_only(
     Returns:
         All samples.
     """
-    shape, random = engine.batch_shape(batch_size, height, width), np.random.default_rng(0)
-    if engine.input_type == "uint8":
-        batch = random.integers(0, 256, shape, dtype=np.uint8)
-    else:
-        batch = random.standard_normal(shape, dtype=np.float32)
+    batch = _noise(engine, batch_size, height, width)
     samples = measure(lambda: engine.run(batch), min_runs, min_seconds)
-    return NetworkTiming(samples, batch_size, shape)
+    return NetworkTiming(samples, batch_size, batch.shape)
 
 
-def end_to_end(estimator: PoseEstimator, images: Sequence[ImageLike], batch_size: int = 1) -> EndToEndTiming:
+def end_to_end(
+    estimator: PoseEstimator,
+    images: Sequence[ImageLike],
+    batch_size: int = 1,
+    paint: Callable[[np.ndarray, Poses], object] | None = None,
+) -> EndToEndTiming:
     """Times every picture through all stages, after one to warm up.
 
     Args:
         estimator: ready to run.
         images: files or (H, W, 3) uint8 BGR arrays.
         batch_size: most pictures in one run of the network.
+        paint: draws poses on (H, W, 3) uint8 BGR, to be timed as the stage `draw`; None leaves drawing out.
 
     Returns:
-        Per-picture sums of stage times, and the mean of each stage.
+        Per-picture sums of stage times, the mean of each stage, and the time of it all.
 
     Raises:
         DataError: a picture cannot be read.
     """
     estimator(images[:1])
-    outcomes = list(estimator.stream(images, batch_size))
-    broken = [o.error for o in outcomes if o.poses is None]
-    if broken:
-        raise DataError(broken[0])
-    return EndToEndTiming(
-        samples_s=np.array([sum(o.stage_ms.values()) for o in outcomes]) / 1e3,
-        stage_ms={s: float(np.mean([o.stage_ms[s] for o in outcomes])) for s in STAGES},
-    )
+    outcomes = []
+    start = time.perf_counter()
+    for outcome, image in zip(estimator.stream(images, batch_size), images):
+        if outcome.poses is None:
+            raise DataError(outcome.error)
+        if paint is not None:
+            pixels, reading_s = timed(functools.partial(_pixels, image))
+            start += reading_s  # a program that draws has the picture at hand
+            outcome.stage_ms["draw"] = timed(functools.partial(paint, pixels, outcome.poses))[1] * 1e3
+        outcomes.append(outcome)
+    return EndToEndTiming.from_stages([o.stage_ms for o in outcomes], time.perf_counter() - start)
 
 
-def sample_pictures(dataset: CocoDataset, engine: Engine, count: int, seed: int = 0) -> list[Path]:
-    """Pictures to time a whole call on: a seeded sample of those whose shape the engine takes.
+def timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    """Runs something once; what it returned, and the seconds it took."""
+    start = time.perf_counter()
+    result = call()
+    return result, time.perf_counter() - start
+
+
+def compare(
+    calls: Mapping[str, Callable[[], object]], min_rounds: int = 5, min_seconds: float = 0.0, warm_up: int = 1
+) -> Comparison:
+    """Times calls in turns, A B A B ..., in this one process.
+
+    What disturbs the machine for longer than a round disturbs all of them, and drops out of the ratios. Figures from
+    two processes, or from one call after the other, have no such comfort.
+
+    Args:
+        calls: label -> what to time. The first is what the others are compared with.
+        min_rounds: least number of timed rounds.
+        min_seconds: least total of the timed rounds.
+        warm_up: rounds before timing starts.
+
+    Raises:
+        UsageError: there is nothing to compare.
+    """
+    if not calls or min_rounds < 1:
+        raise UsageError("There is nothing to compare; give one call or more, and one round or more.")
+    for _ in range(warm_up):
+        for call in calls.values():
+            call()
+    rounds: list[list[float]] = []
+    while len(rounds) < min_rounds or sum(map(sum, rounds)) < min_seconds:
+        rounds.append([timed(call)[1] for call in calls.values()])
+    return Comparison(dict(zip(calls, np.array(rounds).T)))
+
+
+@contextlib.contextmanager
+def peak_memory() -> Iterator[PeakMemory]:
+    """Watches how much memory this process holds while the block runs.
+
+        with peak_memory() as peak:
+            ...
+        peak.megabytes
+
+    Linux counts the peak itself (`VmHWM`), from here on if /proc/self/clear_refs may be written, otherwise since the
+    process began. Without /proc it is `getrusage`'s, since the process began.
+    """
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    peak = PeakMemory()
+    yield peak
+    peak.megabytes = _peak_megabytes()
+
+
+def gemm_gflops(size: int = _GEMM_SIZE, min_seconds: float = 1.0) -> float:
+    """What this machine reaches in practice: the best of several products of two float32 matrices in NumPy.
+
+    A yardstick for `achieved_gflops`, not the data sheet's figure: it is as good as the BLAS that NumPy was built
+    with, on as many threads as that takes. OpenBLAS chooses its kernels by the processor's name; on one that it does
+    not know, or with `OPENBLAS_CORETYPE` set, it may be far below what the machine can do, and a network above 100 %.
+
+    Args:
+        size: rows and columns.
+        min_seconds: how long to try, at least three times.
+
+    Returns:
+        Billions of floating-point operations per second, two per multiply-add.
+    """
+    left, right = np.random.default_rng(0).random((2, size, size), dtype=np.float32)
+    out = np.empty_like(left)
+    samples = measure(lambda: np.matmul(left, right, out=out), min_runs=3, min_seconds=min_seconds, warm_up=1)
+    return 2 * size**3 / samples.min() / 1e9
+
+
+def achieved_gflops(model: str, timing: NetworkTiming) -> float:
+    """Billions of floating-point operations per second that a network ran at, counted for its float32 form.
+
+    Args:
+        model: name of a network in `zoo`, where the operations of one 512 x 512 picture stand.
+        timing: of that network alone; other sizes count by their pixels.
+    """
+    pixels = np.prod(timing.input_shape[1:]) / 3  # the channels are the first or the last of the three
+    return float(zoo.get(model).gflops * pixels / zoo.INPUT_SIZE**2 * timing.images_per_s)
+
+
+def by_batch_size(engine: Engine, batch_sizes: Sequence[int], rounds: int = 2) -> dict[int, NetworkTiming]:
+    """Times the network alone at several batch sizes, in turns.
+
+    Args:
+        engine: a loaded network; one built for a fixed shape is timed at its only batch and size.
+        batch_sizes: pictures per run, of 512 x 512.
+        rounds: timed runs of each, after one to warm up.
+    """
+    sizes = batch_sizes if engine.dynamic_shape else [engine.batch_size]
+    height, width = (zoo.INPUT_SIZE, zoo.INPUT_SIZE) if engine.dynamic_shape else engine.input_shape
+    batches = {size: _noise(engine, size, height, width) for size in sizes}
+    turns = compare({str(size): functools.partial(engine.run, batch) for size, batch in batches.items()}, rounds)
+    return {size: NetworkTiming(turns.samples_s[str(size)], size, batch.shape) for size, batch in batches.items()}
+
+
+def compare_stages(
+    calls: Mapping[str, Callable[[Path], Mapping[str, float]]], pictures: Sequence[Path]
+) -> dict[str, EndToEndTiming]:
+    """Times whole calls in turns, picture by picture, after one to warm up.
+
+    Args:
+        calls: label -> function that takes a file through all stages and returns the milliseconds of each.
+        pictures: files.
+
+    Returns:
+        Label -> timing; with one picture at a time nothing overlaps.
+    """
+    for call in calls.values():
+        call(pictures[0])
+    found: dict[str, list[tuple[Mapping[str, float], float]]] = {label: [] for label in calls}
+    for picture in pictures:
+        for label, call in calls.items():
+            found[label].append(timed(functools.partial(call, picture)))
+    return {
+        label: EndToEndTiming.from_stages([stages for stages, _ in each], sum(seconds for _, seconds in each))
+        for label, each in found.items()
+    }
+
+
+def decode_times(
+    decoders: Mapping[str, Callable[[np.ndarray, np.ndarray, ResizeTransform], object]],
+    outputs: Mapping[int, tuple[np.ndarray, np.ndarray]],
+    rounds: int = 2,
+) -> dict[int, Comparison]:
+    """Times decoders on the same outputs, in turns.
+
+    Args:
+        decoders: label -> function of (output, flipped_output, transform), as `decode_poses`.
+        outputs: number of people -> (34, h, w) float32 outputs for a picture of them and for its mirror image;
+            h and w are multiples of 16.
+        rounds: timed rounds each; before the first there is one to warm up.
+
+    Returns:
+        Number of people -> times.
+    """
+    found = {}
+    for people, (output, flipped) in outputs.items():
+        _, height, width = output.shape
+        _, transform = resize_align(np.zeros((4 * height, 4 * width, 3), np.uint8), 4 * min(height, width))
+        calls = {label: functools.partial(decode, output, flipped, transform) for label, decode in decoders.items()}
+        found[people] = compare(calls, rounds, warm_up=0 if found else 1)
+    return found
+
+
+def decode_options(
+    engine: Engine,
+    dataset: CocoDataset,
+    image_ids: Sequence[int],
+    options: Mapping[str, tuple[bool, DecodeConfig]] = DECODE_OPTIONS,
+) -> list[dict[str, Any]]:
+    """What the steps around the network cost and bring: the same outputs, decoded in several ways.
+
+    Every option decodes the very same outputs of a picture, so nothing but the option differs between rows.
+
+    Args:
+        engine: a loaded network, with trained weights.
+        dataset: pictures and annotations.
+        image_ids: which pictures (`sample_ids`).
+        options: label -> (whether the mirror image is used, how to decode).
+
+    Returns:
+        One dict per option, for `pandas.DataFrame`: AP and AR, and medians of milliseconds per picture, where
+        `network ms` is all from the picture to the network's output, of the mirror image too if it is used.
+    """
+    estimators = {flip: PoseEstimator(engine, flip) for flip in (False, True)}
+    found: dict[str, dict[int, Poses]] = {label: {} for label in options}
+    times: dict[str, list[tuple[float, float]]] = {label: [] for label in options}
+    for index, image_id in enumerate(image_ids):
+        image = read_image(dataset.path(image_id))
+        if index == 0:  # once without the clock
+            _decoded(estimators[True].maps(image), options)
+        (output, flipped, transform), both_s = timed(functools.partial(estimators[True].maps, image))
+        _, one_s = timed(functools.partial(estimators[False].maps, image))
+        for label, (poses, decode_s) in _decoded((output, flipped, transform), options).items():
+            found[label][image_id] = poses
+            times[label].append((both_s if options[label][0] else one_s, decode_s))
+    return [_option_row(label, evaluate.evaluate(found[label], dataset, image_ids), times[label]) for label in options]
+
+
+def sample_ids(dataset: CocoDataset, engine: Engine, count: int, seed: int = 0) -> list[int]:
+    """Pictures to try an engine on: a seeded sample of those whose shape it takes.
 
     Args:
         dataset: where from.
         engine: one built for a fixed shape gets square pictures only.
         count: how many; fewer if there are not so many.
         seed: of the sample.
+
+    Returns:
+        Ids in ascending order.
 
     Raises:
         DataError: there is none of that shape.
@@ -174,7 +458,12 @@ def sample_pictures(dataset: CocoDataset, engine: Engine, count: int, seed: int 
     if not fits:
         raise DataError(f"{dataset.root / dataset.split} holds no square picture; build a dynamic engine.")
     chosen = np.random.default_rng(seed).permutation(len(fits))[:count]
-    return [dataset.path(fits[k]) for k in sorted(chosen)]
+    return [fits[k] for k in sorted(chosen)]
+
+
+def sample_pictures(dataset: CocoDataset, engine: Engine, count: int, seed: int = 0) -> list[Path]:
+    """The files of `sample_ids`."""
+    return [dataset.path(image_id) for image_id in sample_ids(dataset, engine, count, seed)]
 
 
 def accuracy_record(
@@ -192,54 +481,88 @@ def accuracy_record(
         run: from `evaluate.run`.
         dataset: what was scored.
         batch_size: most images in one run of the network.
-        flip_test: whether the mirror image was used; if not, the record's `dataset` says so, as it does of uint8
-            input.
+        flip_test: whether the mirror image was used; if not, the record's `dataset` says so.
         command: how to do it again.
     """
     facts, circumstances = paths.read_sidecar(built), _circumstances(command)
     if facts.get("simulated"):
         circumstances["versions"][facts["backend"]] = facts["backend_version"]
-    how = "" if flip_test else " without flip test"
-    if facts["input_type"] == "uint8":
-        how += " with uint8 input"
     return Record(
         **_built_facts(built),
         batch_size=batch_size,
-        dataset=f"{dataset.root.resolve().name} {dataset.split}{how}",
-        images=run.stats.images,
-        ap=run.stats.numbers["AP"],
-        ar=run.stats.numbers["AR"],
-        coco_stats=run.stats.numbers,
+        **_accuracy(run, dataset, flip_test),
         stage_ms=None if facts.get("simulated") else run.stage_ms,
         **circumstances,
     )
 
 
 def speed_record(
-    built: str | Path, alone: NetworkTiming | CardTiming, whole: EndToEndTiming, command: str = ""
+    built: str | Path,
+    alone: NetworkTiming | CardTiming,
+    whole: EndToEndTiming,
+    command: str = "",
+    load_s: float | None = None,
+    peak: PeakMemory | None = None,
+    gemm: float | None = None,
 ) -> Record:
     """One row: how fast a built model is, alone and with all stages.
+
+    The maps of random weights are noise, and decoding noise is no measure of decoding people: neither that stage nor
+    the throughput of the whole call becomes part of their record.
 
     Args:
         built: the built model, with its sidecar.
         alone: from `network_only`, or from `mm_run.measure`.
         whole: from `end_to_end`.
         command: how to do it again.
+        load_s: seconds that loading the built model took.
+        peak: from `peak_memory`, around all of it.
+        gemm: from `gemm_gflops`.
 
     Raises:
         UsageError: the model is one of a simulated card, which has no speed.
     """
     if paths.read_sidecar(built).get("simulated"):
         raise UsageError(f"{built} is a model of a simulated card, which has no speed; measure a real one.")
+    facts = _built_facts(built)
+    noise = facts["weights"] == "random"
     return Record(
-        **_built_facts(built),
+        **facts,
         batch_size=alone.batch_size,
         input_shape=alone.input_shape,
         latency_ms=alone.latency,
         images_per_s=alone.images_per_s,
-        stage_ms=whole.stage_ms,
+        whole_images_per_s=None if noise else whole.images_per_s,
+        stage_ms={stage: ms for stage, ms in whole.stage_ms.items() if not (noise and stage in ("decode", "draw"))},
+        gflops=achieved_gflops(facts["model"], alone),
+        gemm_gflops=gemm,
+        load_s=load_s,
+        peak_memory_mb=None if peak is None else peak.megabytes,
         **_circumstances(command),
     )
+
+
+def with_accuracy(speed: Record, run: Run, dataset: CocoDataset) -> Record:
+    """A row of speeds, completed with how accurate the same built model is.
+
+    Args:
+        speed: from `speed_record`.
+        run: from `evaluate.run`, with the flip test.
+        dataset: what was scored.
+    """
+    return dataclasses.replace(speed, **_accuracy(run, dataset))
+
+
+def sweep_table(rows: Iterable[Record]) -> list[dict[str, Any]]:
+    """The table that closes a sweep over networks, batch sizes and precisions.
+
+    Args:
+        rows: from `speed_record` or `with_accuracy`.
+
+    Returns:
+        One dict per record, for `records.align` or `pandas.DataFrame`; what was not measured is absent.
+    """
+    return [_sweep_row(row) for row in rows]
 
 
 def comparison(rows: Sequence[Record], precision: str) -> list[dict[str, Any]]:
@@ -273,8 +596,8 @@ def comparison(rows: Sequence[Record], precision: str) -> list[dict[str, Any]]:
             row.update({"p50 ms": f"{last.latency_ms.p50:.0f}", "p99 ms": f"{last.latency_ms.p99:.0f}"})
             if last.images_per_s is not None:
                 row["images/s"] = f"{last.images_per_s:.1f}"
-            if last.stage_ms and last.weights != "random":  # decoding noise is no measure of decoding people
-                row["whole call ms"] = f"{sum(last.stage_ms.values()):.0f}"
+            if last.whole_images_per_s is not None:
+                row["whole call ms"] = f"{1e3 / last.whole_images_per_s:.0f}"
             row["timed with"] = f"{last.weights} weights, {last.backend}, batch {last.batch_size}"
         table.append(row)
     return table
@@ -282,12 +605,85 @@ def comparison(rows: Sequence[Record], precision: str) -> list[dict[str, Any]]:
 
 def _built_facts(built: str | Path) -> dict[str, Any]:
     facts = paths.read_sidecar(built)
-    same = {key: facts[key] for key in ("model", "weights", "backend", "precision")}
+    same = {key: facts[key] for key in ("model", "weights", "backend", "precision", "input_type")}
     if facts.get("simulated"):  # neither is the card's
         return same
     return {**same, "build_s": facts["build_s"], "model_bytes": facts["bytes"]}
 
 
+def _accuracy(run: Run, dataset: CocoDataset, flip_test: bool = True) -> dict[str, Any]:
+    """The fields of a record that say how accurate a model is, and on what."""
+    return {
+        "dataset": f"{dataset.root.resolve().name} {dataset.split}" + ("" if flip_test else " without flip test"),
+        "images": run.stats.images,
+        "ap": run.stats.numbers["AP"],
+        "ar": run.stats.numbers["AR"],
+        "coco_stats": run.stats.numbers,
+    }
+
+
 def _circumstances(command: str) -> dict[str, Any]:
     where = {"machine": records.machine(), "versions": records.versions()}
     return {**where, "command": command or None, "when": records.now()}
+
+
+def _noise(engine: Engine, count: int, height: int, width: int) -> np.ndarray:
+    """What a network is timed on: a batch of the shape and type that it takes."""
+    shape, random = engine.batch_shape(count, height, width), np.random.default_rng(0)
+    if engine.input_type == "uint8":
+        return random.integers(0, 256, shape, dtype=np.uint8)
+    return random.standard_normal(shape, dtype=np.float32)
+
+
+def _pixels(image: ImageLike) -> np.ndarray:
+    return image if isinstance(image, np.ndarray) else read_image(Path(image))
+
+
+def _peak_megabytes() -> float | None:
+    """The process's peak so far; None where the system does not tell."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return (peak if sys.platform == "darwin" else peak * 1024) / 1e6
+
+
+def _decoded(
+    maps: tuple[np.ndarray, np.ndarray, ResizeTransform], options: Mapping[str, tuple[bool, DecodeConfig]]
+) -> dict[str, tuple[Poses, float]]:
+    """Poses and seconds under each option; `maps` as `PoseEstimator.maps` gives them, with flip test."""
+    output, flipped, transform = maps
+    return {
+        label: timed(functools.partial(decode_poses, output, flipped if flip else None, transform, config))
+        for label, (flip, config) in options.items()
+    }
+
+
+def _option_row(label: str, stats: evaluate.CocoStats, times: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    network_ms, decode_ms = np.median(np.array(times), axis=0) * 1e3
+    accuracy = {name: "-" if stats.numbers[name] is None else f"{stats.numbers[name]:.3f}" for name in ("AP", "AR")}
+    return {"decoding": label, **accuracy, "network ms": f"{network_ms:.0f}", "decode ms": f"{decode_ms:.1f}"}
+
+
+def _sweep_row(row: Record) -> dict[str, Any]:
+    figures = {
+        "AP": row.ap,
+        "AR": row.ar,
+        "p50 ms": row.latency_ms and row.latency_ms.p50,
+        "p99 ms": row.latency_ms and row.latency_ms.p99,
+        "images/s": row.images_per_s,
+        "whole call images/s": row.whole_images_per_s,
+        "GFLOP/s": row.gflops,
+        "% of GEMM": row.gflops and row.gemm_gflops and 100 * row.gflops / row.gemm_gflops,
+        "memory MB": row.peak_memory_mb,
+        "load s": row.load_s,
+        "build s": row.build_s,
+        "model MB": row.model_bytes and row.model_bytes / 1e6,
+    }
+    what = {"model": row.model, "weights": row.weights, "precision": row.precision, "batch": row.batch_size}
+    return {**what, **{name: value for name, value in figures.items() if value is not None}}

@@ -7,12 +7,14 @@ What went wrong is one line on standard error; results go to standard output, wi
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 import json
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Sequence
+from typing import TYPE_CHECKING, Any, Callable, NoReturn, Sequence
 
 from helpers import backends, benchmark, mm_run, paths, records, zoo
 from helpers.dataset import CocoDataset
@@ -20,9 +22,17 @@ from helpers.errors import DataError, UsageError
 from helpers.estimator import PoseEstimator
 
 if TYPE_CHECKING:
-    from helpers.backends import Backend, Engine
+    import numpy as np
+
+    from helpers.backends import Backend, BuildSpec, Engine
+    from helpers.benchmark import EndToEndTiming, NetworkTiming
+    from helpers.decode import Poses
     from helpers.estimator import Outcome
+    from helpers.mm_run import CardTiming
     from helpers.records import Record
+
+_TIMED_IMAGES, _SCORED_IMAGES = 16, 64  # unless told otherwise; a sweep times no more than that
+_NO_PEOPLE = "; no decoding: with random weights there is nobody to decode"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -75,20 +85,41 @@ def build_parser() -> argparse.ArgumentParser:
     infer = verb("infer", infer_images, "Images -> poses, as JSON and painted pictures.")
     score = verb("eval", evaluate_dataset, "COCO AP and AR of a model on a COCO-format folder.")
     perf = verb("perf", time_engine, "Latency and throughput: network alone, and end to end.")
+    bench = verb("bench", sweep, "The perf and eval of many: networks x batch sizes x precisions, one table.")
     verb("report", report, "The table of everything measured so far.")
+    bench.add_argument("--model", default="all", help=f"one of {', '.join(zoo.NETWORKS)}, or all (default)")
+    bench.add_argument("--weights", default=None, help="as elsewhere (default: demo where there are any, else random)")
+    bench.add_argument("--precision", default="force_float32", help="one, or all that the backend builds")
+    bench.add_argument(
+        "--batch-size",
+        type=_batch_sizes,
+        action="append",
+        default=None,
+        help="images in one run of the network; 1,8 or several times for several (default 1,8)",
+    )
     for sub in (export, build, infer, score, perf):
         sub.add_argument("--model", help=f"one of {', '.join(zoo.NETWORKS)} (default MMPOSE_MODEL_NAME or MobileNetv2)")
         sub.add_argument("--weights", default="demo", help="demo, official, random, or a checkpoint file")
+    export.add_argument("--opset", type=int, choices=(11, 17), help="11 for MagicMind, 17 for the others; default both")
+    export.add_argument("--force", action="store_true", help="export again even if nothing changed")
+    for sub in (export, build, infer, score, perf, bench):
         sub.add_argument(
             "--input-type",
             choices=zoo.INPUT_TYPES,
             default="float32",
             help="uint8: the network takes the resized picture as it is and normalises it itself",
         )
-    export.add_argument("--opset", type=int, choices=(11, 17), help="11 for MagicMind, 17 for the others; default both")
-    export.add_argument("--force", action="store_true", help="export again even if nothing changed")
-    for sub in (build, infer, score, perf):
+    for sub in (build, infer, score, perf, bench):
         sub.add_argument("--backend", default="onnxruntime", help=f"one of {', '.join(backends.names())}")
+        sub.add_argument("--device-id", type=int, default=0, help="number of the card; 0 on a CPU")
+        sub.add_argument("--simulate", action="store_true", help="magicmind without a card: calls and accuracy")
+        sub.add_argument(
+            "--mlu-arch",
+            action="append",
+            metavar="NAME[:CLUSTERS]",
+            help="architecture to build for, such as mtp_372:6,8 (default mtp_372); repeat it for several",
+        )
+    for sub in (build, infer, score, perf):
         sub.add_argument("--precision", default="force_float32", help=f"one of {', '.join(zoo.PRECISIONS)}")
         sub.add_argument("--batch-size", type=_positive, default=1, help="most images in one run of the network")
         sub.add_argument(
@@ -98,19 +129,11 @@ def build_parser() -> argparse.ArgumentParser:
             metavar="true|false",
             help="variable batch, height and width",
         )
-        sub.add_argument("--device-id", type=int, default=0, help="number of the card; 0 on a CPU")
-        sub.add_argument("--simulate", action="store_true", help="magicmind without a card: calls and accuracy")
-        sub.add_argument(
-            "--mlu-arch",
-            action="append",
-            metavar="NAME[:CLUSTERS]",
-            help="architecture to build for, such as mtp_372:6,8 (default mtp_372); repeat it for several",
-        )
     for sub in (infer, score):
         sub.add_argument("--no-flip", action="store_true", help="no flip test: half the time, lower accuracy")
     infer.add_argument("images", nargs="+", type=Path, help="image files or folders")
     infer.add_argument("--out", type=Path, default=None, help="folder for poses.json and painted pictures")
-    for sub in (score, perf):
+    for sub in (score, perf, bench):
         sub.add_argument(
             "--data",
             type=Path,
@@ -121,8 +144,10 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("--image-num", type=_positive, default=None, help="a seeded sample of so many images")
         sub.add_argument("--seed", type=int, default=0, help="of the sample")
     score.add_argument("--out", type=Path, default=None, help="file for the results in COCO's format")
-    perf.add_argument("--runs", type=_positive, default=20, help="least number of timed runs (by mm_run: 1000)")
-    perf.add_argument("--seconds", type=float, default=3.0, help="least seconds of timed runs")
+    for sub, runs, seconds in ((perf, 20, 3.0), (bench, 10, 2.0)):
+        sub.add_argument("--runs", type=_positive, default=runs, help="least number of timed runs (by mm_run: 1000)")
+        sub.add_argument("--seconds", type=float, default=seconds, help="least seconds of timed runs")
+        sub.add_argument("--draw", action="store_true", help="also paint the poses, and time it")
     return parser
 
 
@@ -131,6 +156,10 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more, not {value}")
     return value
+
+
+def _batch_sizes(text: str) -> list[int]:
+    return [_positive(each) for each in text.split(",")]
 
 
 def _boolean(text: str) -> bool:
@@ -272,26 +301,53 @@ def evaluate_dataset(args: argparse.Namespace) -> int:
 
 def time_engine(args: argparse.Namespace) -> int:
     """Times the network alone (with mm_run on a card that has it) and the whole call; keeps a record."""
-    if args.simulate:
-        raise UsageError("a simulated card has no speed: leave out --simulate, or use eval, which tells its accuracy")
-    dataset = _dataset(args)
-    built = _built(args)
-    engine = _load(args, built)
-    pictures = benchmark.sample_pictures(dataset, engine, args.image_num or 16, args.seed)
-    alone = _time_alone(args, built, engine)
-    whole = benchmark.end_to_end(PoseEstimator(engine), pictures, args.batch_size)
-    record = benchmark.speed_record(built, alone, whole, args.command)
-    lines = [f"machine: {record.machine['cpu']}, {record.machine['cores']} cores"]
-    tool = " by mm_run" if isinstance(alone, mm_run.CardTiming) else ""
-    for name, timing, unit in ((f"network alone{tool}", alone, "runs"), ("whole call, flip test", whole, "images")):
-        t = timing.latency
-        lines.append(
-            f"{name}: p50 {t.p50:.1f}  p90 {t.p90:.1f}  p95 {t.p95:.1f}  p99 {t.p99:.1f}  mean {t.mean:.1f} ms; "
-            f"{timing.images_per_s:.2f} images/s ({timing.runs} {unit})"
-        )
-    lines.append("  " + ", ".join(f"{stage} {ms:.1f}" for stage, ms in whole.stage_ms.items()) + " ms per image")
+    _refuse_simulated(args)
+    speed = _measured(args, _job(args), _dataset(args), args.image_num or _TIMED_IMAGES)
+    record = speed.record
+    lines = [f"machine: {record.machine['cpu']}, {record.machine['cores']} cores", records.align(_side_by_side(speed))]
+    stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in record.stage_ms.items())
+    lines.append(f"stages: {stages} ms per image{_NO_PEOPLE if record.weights == 'random' else ''}")
+    lines.append(f"network alone: {record.gflops:.0f} GFLOP/s")
+    if record.gemm_gflops is not None:
+        share = 100 * record.gflops / record.gemm_gflops
+        lines[-1] += f", {share:.0f} % of the {record.gemm_gflops:.0f} of a matrix product in NumPy"
+    memory = [] if record.peak_memory_mb is None else [f"at most {record.peak_memory_mb:.0f} MB of memory"]
+    model = f"{record.model_bytes / 1e6:.1f} MB, built in {record.build_s:.1f} s, loaded in {record.load_s:.2f} s"
+    lines.append(", ".join([f"model: {model}", *memory]))
     _report(args, record, "\n".join(lines))
     return 0
+
+
+def sweep(args: argparse.Namespace) -> int:
+    """Times, and where there are trained weights scores, every combination; prints one table and keeps all records."""
+    _refuse_simulated(args)
+    backend = _backend(args)
+    backend.require()
+    models = list(zoo.NETWORKS) if args.model == "all" else [zoo.get(args.model).name]
+    precisions = backend.precisions() if args.precision == "all" else (args.precision,)
+    sizes = [size for sizes in args.batch_size or [[1, 8]] for size in sizes]
+    specs = [backends.BuildSpec(precision, size) for precision in precisions for size in dict.fromkeys(sizes)]
+    for spec in specs:
+        backend.require(spec.precision)
+    if args.weights:
+        paths.weights_tag(args.weights)
+    dataset = _dataset(args)
+    dataset.sample(args.image_num, args.seed)  # what is wrong with all rows is said before the first
+    jobs = [_Job(model, args.weights or _best_weights(model), spec) for model in models for spec in specs]
+    rows, failures = [], []
+    for count, job in enumerate(jobs, 1):
+        print(f"{count} of {len(jobs)}: {job}", file=sys.stderr, flush=True)
+        try:
+            rows.append(_row(args, job, dataset))
+            records.save(rows[-1])
+        except (DataError, OSError, MemoryError) as error:  # the other rows do not suffer for it
+            failures.append(f"{job}: {' '.join(str(error).split())}")
+    if args.json:
+        print(json.dumps([row.to_dict() for row in rows], indent=2))
+    elif rows:
+        print(f"machine: {rows[0].machine['cpu']}, {rows[0].machine['cores']} cores")
+        print(records.align(benchmark.sweep_table(rows)), flush=True)
+    return _failed(failures, len(jobs), "rows")
 
 
 def report(args: argparse.Namespace) -> int:
@@ -320,26 +376,110 @@ def _model(args: argparse.Namespace) -> str:
     return zoo.get(args.model or zoo.default_name()).name
 
 
+def _best_weights(model: str) -> str:
+    """Those that are here: the shipped ones, or none to speak of."""
+    return "demo" if paths.demo_weights(model).is_file() else "random"
+
+
 def _dataset(args: argparse.Namespace) -> CocoDataset:
     """What was asked for, else what the weights were trained for."""
     usual = paths.coco() if args.weights == "official" else paths.demo_data()
     return CocoDataset(args.data or usual, args.split)
 
 
-def _built(args: argparse.Namespace) -> Path:
-    """The engine asked for, exported and built if need be."""
-    model = _model(args)
-    backend = _backend(args)
+@dataclass(frozen=True)
+class _Job:
+    """One engine to be built."""
+
+    model: str
+    weights: str
+    spec: BuildSpec
+
+    def __str__(self) -> str:
+        return f"{self.model}, {self.weights} weights, {self.spec.precision}, batch {self.spec.batch_size}"
+
+
+def _job(args: argparse.Namespace) -> _Job:
     spec = backends.BuildSpec(args.precision, args.batch_size, args.dynamic_shape)
-    backend.require(spec.precision)  # before the export, which takes longer
+    return _Job(_model(args), args.weights, spec)
+
+
+def _built(args: argparse.Namespace, job: _Job | None = None) -> Path:
+    """An engine, by default the one asked for, exported and built if need be."""
+    job = job or _job(args)
+    backend = _backend(args)
+    backend.require(job.spec.precision)  # before the export, which takes longer
     input_type = "float32" if args.backend == "magicmind" else args.input_type  # see `_backend`
     if _can_export():
         from helpers import export
 
-        onnx_file = export.export(model, args.weights, backend.opset, input_type=input_type)
+        onnx_file = export.export(job.model, job.weights, backend.opset, input_type=input_type)
     else:  # a container: the ONNX file was exported elsewhere and copied here
-        onnx_file = paths.onnx_file(model, paths.weights_tag(args.weights), backend.opset, input_type)
-    return backend.build(onnx_file, spec)
+        onnx_file = paths.onnx_file(job.model, paths.weights_tag(job.weights), backend.opset, input_type)
+    return backend.build(onnx_file, job.spec)
+
+
+@dataclass(frozen=True)
+class _Speed:
+    """A timed engine, with all that the record of it was made from."""
+
+    record: Record
+    alone: NetworkTiming | CardTiming
+    whole: EndToEndTiming
+
+
+def _measured(args: argparse.Namespace, job: _Job, dataset: CocoDataset, images: int) -> _Speed:
+    """Builds, loads and times an engine, and lets go of it."""
+    built, batch_size = _built(args, job), job.spec.batch_size
+    gemm = None if args.backend == "magicmind" else benchmark.gemm_gflops()  # the CPU is no measure of a card
+    with benchmark.peak_memory() as peak:
+        engine, load_s = benchmark.timed(lambda: _load(args, built))
+        with engine:
+            pictures = benchmark.sample_pictures(dataset, engine, images, args.seed)
+            alone = _time_alone(args, built, engine, batch_size)
+            whole = benchmark.end_to_end(PoseEstimator(engine), pictures, batch_size, _painter(args))
+    if gemm is not None:
+        gemm = max(gemm, benchmark.gemm_gflops())  # before and after: a machine that others use may be busy once
+    return _Speed(benchmark.speed_record(built, alone, whole, args.command, load_s, peak, gemm), alone, whole)
+
+
+def _row(args: argparse.Namespace, job: _Job, dataset: CocoDataset) -> Record:
+    """One row of the sweep; with accuracy, unless the weights are random."""
+    from helpers import evaluate
+
+    images = args.image_num or min(_SCORED_IMAGES, len(dataset))
+    record = _measured(args, job, dataset, min(images, _TIMED_IMAGES)).record
+    if job.weights == "random":
+        return record
+    with _load(args, _built(args, job)) as engine:
+        image_ids = dataset.sample(images, args.seed)
+        run = evaluate.run(PoseEstimator(engine), dataset, image_ids, job.spec.batch_size, _progress)
+    if run.failures:
+        raise DataError(run.failures[0])
+    return benchmark.with_accuracy(record, run, dataset)
+
+
+def _side_by_side(speed: _Speed) -> list[dict[str, Any]]:
+    """Percentiles and throughput of the network alone and of the whole call, a row each."""
+    rows = []
+    noise = speed.record.weights == "random"
+    tool = " by mm_run" if isinstance(speed.alone, mm_run.CardTiming) else ""
+    timings = {f"network alone{tool}, batch {speed.alone.batch_size}": (speed.alone, "runs")}
+    if not noise:
+        timings["whole call, flip test"] = (speed.whole, "images")
+    for name, (timing, unit) in timings.items():
+        row = {"milliseconds per run or image": name}
+        row.update({key: f"{ms:.1f}" for key, ms in dataclasses.asdict(timing.latency).items()})
+        rows.append({**row, "images/s": f"{timing.images_per_s:.2f}", "of": f"{timing.runs} {unit}"})
+    return rows
+
+
+def _painter(args: argparse.Namespace) -> Callable[[np.ndarray, Poses], object] | None:
+    if not args.draw:
+        return None
+    from helpers.draw import draw_poses
+
+    return draw_poses
 
 
 def _backend(args: argparse.Namespace) -> Backend:
@@ -350,12 +490,17 @@ def _backend(args: argparse.Namespace) -> Backend:
     return backends.get(args.backend, **options)
 
 
-def _time_alone(args: argparse.Namespace, built: Path, engine: Engine) -> mm_run.CardTiming | benchmark.NetworkTiming:
+def _refuse_simulated(args: argparse.Namespace) -> None:
+    if args.simulate:
+        raise UsageError("a simulated card has no speed: leave out --simulate, or use eval, which tells its accuracy")
+
+
+def _time_alone(args: argparse.Namespace, built: Path, engine: Engine, batch_size: int) -> NetworkTiming | CardTiming:
     """The network alone: on a card by the toolkit's own `mm_run` where there is one, else by our loop."""
     tool = mm_run.find() if args.backend == "magicmind" else None
     if tool is None:
-        return benchmark.network_only(engine, args.batch_size, min_runs=args.runs, min_seconds=args.seconds)
-    shape = engine.batch_shape(args.batch_size, *(engine.input_shape or (zoo.INPUT_SIZE, zoo.INPUT_SIZE)))
+        return benchmark.network_only(engine, batch_size, min_runs=args.runs, min_seconds=args.seconds)
+    shape = engine.batch_shape(batch_size, *(engine.input_shape or (zoo.INPUT_SIZE, zoo.INPUT_SIZE)))
     return mm_run.measure(tool, built, shape, args.device_id, max(args.runs, mm_run.RUNS))
 
 
@@ -425,10 +570,10 @@ def _paint(outcome: Outcome, path: Path) -> None:
         cv2.imencode(".png", painted)[1].tofile(str(part))
 
 
-def _failed(failures: Sequence[str], count: int) -> int:
-    """Lists the images that did not go through; the exit status."""
+def _failed(failures: Sequence[str], count: int, what: str = "images") -> int:
+    """Lists the images, or rows, that did not go through; the exit status."""
     for reason in failures:
         print(f"error: {reason}", file=sys.stderr)
     if failures and count > 1:
-        print(f"{len(failures)} of {count} images failed", file=sys.stderr)
+        print(f"{len(failures)} of {count} {what} failed", file=sys.stderr)
     return 1 if failures else 0

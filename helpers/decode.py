@@ -18,7 +18,8 @@ very rounding of the enlarged map. Three frames occur: *samples* (h, w) of the n
 (4h, 4w) of the enlarged map, which are those of the network's input; and the original image.
 
 The steps above are NumPy, one after the other, to be read and looked into. `decode_poses` itself takes the same
-steps compiled (`helpers.decode_numba`) where numba is installed: ten times quicker, equal to the last bit.
+steps compiled (`helpers.decode_numba`) where numba is installed and after `warm_up`: ten times quicker, equal to the
+last bit.
 
 Source of the method: Newell, Huang, Deng, "Associative Embedding" (2017); what is reproduced step by step:
 mmpose 0.29.0, core/post_processing/group.py and core/evaluation/bottom_up_eval.py.
@@ -178,7 +179,7 @@ def decode_poses(
         flipped_output: The same for the mirror image, as the network gave it; None for no flip test.
         transform: How the image became the network's input; `base_size` must be (4w, 4h).
         config: Thresholds and steps.
-        compiled: Whether to run the loops that numba compiles, or NumPy; None: compiled if numba is installed.
+        compiled: Whether to run the loops that numba compiles, or NumPy; None: compiled once `warm_up` is through.
             The result is the same.
 
     Returns:
@@ -197,29 +198,30 @@ def decode_poses(
             f"needs {needed}: give the transform of the same image."
         )
     if compiled is None:
-        compiled = _numba_room() is not None
+        compiled = _warm.is_set()
     run = _decode_compiled if compiled else _decode_numpy
     people, scores, tags = run(output, flipped_output, config)
     return Poses(to_image(people, transform), scores, tags)
 
 
 def warm_up() -> bool:
-    """Makes the compiled decoder ready, so that the first picture does not wait for it.
+    """Makes the compiled decoder ready: from then on `decode_poses` uses it.
 
-    The first time on a machine it is compiled, which takes tens of seconds; after that it is loaded from a cache on
-    disk within a second or two. May be called more than once, and from another thread.
+    The first time on a machine it is compiled, which takes half a minute; after that it is loaded from a cache on
+    disk within a second or two. May be called more than once, and from another thread, while NumPy decodes.
 
     Returns:
         Whether there is a compiled decoder, that is, whether numba is installed.
     """
     room = _numba_room()
     if room is not None:
-        with _WARMING:
+        with _warming:
             room.warm_up()
+        _warm.set()
     return room is not None
 
 
-_WARMING = threading.Lock()
+_warming, _warm = threading.Lock(), threading.Event()
 _WORK = threading.local()  # arrays that a thread uses again for the next image of the same size
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from helpers.benchmark import EndToEndTiming, NetworkTiming
+    from helpers.benchmark import Comparison, EndToEndTiming, NetworkTiming
     from helpers.export import CheckRow
     from helpers.preprocess import ResizeTransform
     from helpers.zoo import Network
@@ -403,31 +403,117 @@ def latency_figure(timings: Mapping[str, NetworkTiming], title: str = "") -> Fig
 
 @_styled
 def stage_figure(timings: Mapping[str, EndToEndTiming], noise: Collection[str] = (), title: str = "") -> Figure:
-    """Where the time of a whole call goes, one bar per label.
+    """Where the work for a picture goes, one bar per label, with its total.
 
     Args:
         timings: label -> end-to-end timing.
         noise: labels of networks with random weights. Their maps are noise, and decoding noise is no measure of
-            decoding people, so that stage is left out.
+            decoding people, nor drawing it: those two stages are left out.
         title: what to see.
     """
     fig, axes = _figure(9, 0.62 * len(timings) + 1.6)
     ax = axes[0, 0]
-    names = {"load": "load file", "pre": "resize", "infer": "network, with mirror image", "decode": "decode"}
+    names = {
+        "load": "load file",
+        "pre": "resize",
+        "infer": "network, with mirror image",
+        "decode": "decode",
+        "draw": "draw",
+    }
     left = np.zeros(len(timings))
-    for colour, (stage, name) in zip(("#56B4E9", "#CC79A7", "#0072B2", "#E69F00"), names.items()):
-        left_out = [stage == "decode" and label in noise for label in timings]
-        ms = np.array([0.0 if out else t.stage_ms[stage] for out, t in zip(left_out, timings.values())])
-        ax.barh(list(timings), ms, left=left, color=colour, label=name, height=0.6)
+    for stage, colour in zip(names, ("#56B4E9", "#CC79A7", "#0072B2", "#E69F00", "#009E73")):
+        left_out = [stage in ("decode", "draw") and label in noise for label in timings]
+        ms = np.array([0.0 if out else t.stage_ms.get(stage, 0.0) for out, t in zip(left_out, timings.values())])
+        if ms.any():
+            ax.barh(list(timings), ms, left=left, color=colour, label=names[stage], height=0.6)
         left += ms
     for k, (label, total) in enumerate(zip(timings, left)):
-        ax.text(total, k, f" {total:.0f} ms{' without decoding' if label in noise else ''}", va="center")
+        ax.text(total, k, f" {total:,.0f} ms{' without decoding' if label in noise else ''}", va="center")
     ax.invert_yaxis()
     ax.set_xlim(0, 1.3 * left.max())
-    ax.set_xlabel("milliseconds per picture")
-    ax.legend(ncol=4, loc="upper center", bbox_to_anchor=(0.42, -0.8 / len(timings)), fontsize=9)
+    ax.set_xlabel("milliseconds of work per picture")
+    ax.legend(ncol=5, loc="upper center", bbox_to_anchor=(0.42, -0.8 / len(timings)), fontsize=9)
     ax.set_title(title)
     return fig
+
+
+@_styled
+def decode_time_figure(times: Mapping[int, Comparison], title: str = "") -> Figure:
+    """How long decoding takes, the more people the longer, on a logarithmic axis; between them the speedup.
+
+    Args:
+        times: number of people -> decoders that took turns, the slow one first (`benchmark.decode_times`). The
+            speedup is that of the last, with the quartiles over rounds.
+        title: what to see.
+    """
+    fig, axes = _figure(9, 4.2)
+    ax = axes[0, 0]
+    labels = list(next(iter(times.values())).samples_s)
+    last = len(times) - 1
+    for colour, label in zip((SECOND, *_cycle(6)), labels):
+        ms = [turns.median_ms[label] for turns in times.values()]
+        above = 9 if label == labels[0] else -18
+        ax.plot(range(len(ms)), ms, marker="o", ms=7, lw=2.5, color=colour)
+        ax.text(last + 0.06, ms[-1], label, color=colour, va="center", fontweight="bold")
+        for k, value in enumerate(ms):
+            ax.annotate(_ms(value), (k, value), (0, above), textcoords="offset points", ha="center", fontsize=9)
+    for k, turns in enumerate(times.values() if len(labels) > 1 else ()):
+        slow, quick = (turns.median_ms[label] for label in (labels[0], labels[-1]))
+        ax.plot([k, k], [quick * 1.3, slow / 1.3], color=QUIET, lw=1, ls=":", zorder=0)
+        box = {"boxstyle": "round,pad=0.25", "fc": "white", "ec": "none"}
+        speedup = str(turns.speedup(labels[-1])).replace(" (", "\n(")
+        ax.text(k, np.sqrt(slow * quick), speedup, ha="center", va="center", color=INK, fontsize=10, bbox=box)
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    ax.set_ylim(low / 2, high * 2)
+    ax.set_xlim(-0.35, last + 0.3 * len(times))
+    ax.set_xticks(range(len(times)), [str(count) for count in times])
+    ticks = _decades(*ax.get_ylim())
+    ax.set_yticks(ticks, [_ms(tick) for tick in ticks])
+    ax.minorticks_off()
+    ax.set_xlabel("people in the picture")
+    ax.set_ylabel("decoding one picture")
+    ax.set_title(title)
+    return fig
+
+
+@_styled
+def throughput_figure(timings: Mapping[str, Mapping[int, NetworkTiming]], title: str = "") -> Figure:
+    """What larger batches bring.
+
+    Args:
+        timings: label -> batch size -> timing of the network alone (`benchmark.by_batch_size`).
+        title: what to see.
+    """
+    fig, axes = _figure(9, 3.8)
+    ax = axes[0, 0]
+    sizes = sorted({size for by_size in timings.values() for size in by_size})
+    width = 0.8 / len(timings)
+    for k, (colour, (label, by_size)) in enumerate(zip(_cycle(len(timings)), timings.items())):
+        at = [sizes.index(size) + (k - (len(timings) - 1) / 2) * width for size in by_size]
+        rates = [timing.images_per_s for timing in by_size.values()]
+        ax.bar(at, rates, width=0.92 * width, color=colour, label=label)
+        for x, rate in zip(at, rates):
+            ax.annotate(f"{rate:.1f}", (x, rate), (0, 3), textcoords="offset points", ha="center", fontsize=9)
+    ax.set_xticks(range(len(sizes)), [str(size) for size in sizes])
+    ax.set_ylim(0, 1.25 * ax.dataLim.ymax)
+    ax.set_xlabel("pictures per run of the network")
+    ax.set_ylabel("pictures per second")
+    ax.legend(ncol=len(timings), loc="upper center", fontsize=9)
+    ax.set_title(title)
+    return fig
+
+
+def _ms(value: float) -> str:
+    """Milliseconds to read: `0.7 ms`, `12 ms`, `1.3 s`."""
+    if value < 1000:
+        return f"{value:.2g} ms" if value < 10 else f"{value:.0f} ms"
+    return f"{value / 1000:.2g} s" if value < 10_000 else f"{value / 1000:.0f} s"
+
+
+def _decades(low: float, high: float) -> list[float]:
+    """The powers of ten that mark a logarithmic axis from `low` to `high`."""
+    return [10.0**k for k in range(int(np.ceil(np.log10(low))), int(np.floor(np.log10(high))) + 1)]
 
 
 @_styled

@@ -6,19 +6,25 @@
     for outcome in estimator.stream(paths, batch_size=8): ...
 
 Pictures of one padded shape share a batch, so a batch size above one works on a mixed folder too, which MMPose's
-own bottom-up models refuse.
+own bottom-up models refuse. While the engine runs one batch, other threads read and resize the pictures of the next
+ones and decode those before; how far they may be ahead is limited, so memory is too, however slow the consumer.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
+import threading
 import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterable, Iterator, Union
 
 import numpy as np
 
+from helpers import decode
 from helpers.decode import OFFICIAL, DecodeConfig, Poses, decode_poses
 from helpers.errors import DataError, UsageError
 from helpers.preprocess import ResizeTransform, mirror, read_image, resize_align, stack_images, to_input
@@ -29,7 +35,9 @@ if TYPE_CHECKING:
 ImageLike = Union[str, "os.PathLike[str]", np.ndarray]  # a file, or (H, W, 3) uint8 BGR
 
 STAGES = ("load", "pre", "infer", "decode")
-_WINDOW = 4  # batches looked ahead when pictures are sorted by shape: more fill batches better, fewer need less memory
+_WINDOW = 4  # batches sorted by shape together: more fill batches better, fewer need less memory
+_WINDOWS_AHEAD = 3  # windows on their way at once, the one that is being handed out included
+_BATCHES_AHEAD = 2  # batches of network input and output in memory at once: one is run, one is made or decoded
 
 
 @dataclass
@@ -51,18 +59,50 @@ class Outcome:
 
 @dataclass
 class _Job:
-    """A picture on its way through the stages."""
+    """A picture on its way through the stages.
+
+    Attributes:
+        outcome: what the caller will get.
+        resized: (h, w, 3) uint8, until it is in a batch or has failed.
+        transform: how it was resized.
+        fault: an error that is no fault of the picture's data, to be raised when it is the picture's turn.
+    """
 
     outcome: Outcome
     resized: np.ndarray | None = None
     transform: ResizeTransform | None = None
+    fault: Exception | None = None
+
+    def fail(self, error: Exception) -> None:
+        """Ends the job: a `DataError` becomes its outcome, anything else stops the stream. Both name the picture."""
+        self.resized = None
+        text, name = str(error), self.outcome.name
+        if name not in text:
+            text = f"{name}: {text}"
+        if isinstance(error, DataError):
+            self.outcome.error = text
+        elif isinstance(error, UsageError):
+            self.fault = UsageError(text)
+        else:
+            self.fault = RuntimeError(f"{text} ({type(error).__name__})")
+            self.fault.__cause__ = error
 
 
-def _fail(job: _Job, error: DataError) -> None:
-    """Ends a job with an error that names the picture."""
-    text = str(error)
-    job.outcome.error = text if job.outcome.name in text else f"{job.outcome.name}: {text}"
-    job.resized = None
+class _Pipeline:
+    """One thread per stage, each with its queue of work; closed, they finish what they are at and skip the rest."""
+
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+        self.unfinished: deque[Future] = deque()  # batches that are not decoded yet, in order
+        self.load, self.assemble, self.run, self.decode = (
+            ThreadPoolExecutor(1, thread_name_prefix=f"pose-{stage}") for stage in ("load", "batch", "infer", "decode")
+        )
+
+    def close(self) -> None:
+        """Waits for at most one run of the engine."""
+        self.closed.set()
+        for stage in (self.load, self.assemble, self.run, self.decode):
+            stage.shutdown()
 
 
 class PoseEstimator:
@@ -86,6 +126,8 @@ class PoseEstimator:
         self.flip_test = flip_test
         self.input_size = input_size
         self.config = config
+        # While the caller is still getting ready; until it is done, pictures are decoded by NumPy, to the same poses.
+        threading.Thread(target=decode.warm_up, daemon=True).start()
 
     def __call__(self, images: Iterable[ImageLike], batch_size: int = 1) -> list[Poses]:
         """Poses of any number of pictures of any sizes, in their order.
@@ -112,28 +154,50 @@ class PoseEstimator:
     def stream(self, images: Iterable[ImageLike], batch_size: int = 1) -> Iterator[Outcome]:
         """Like calling, but yields results as they come and goes on after a picture that cannot be read.
 
+        Stages overlap in threads. Pictures are taken from `images` in the caller's thread, not more than
+        `batch_size` * 12 ahead of what was yielded. Leaving the loop early, or Ctrl-C, ends the threads after at most
+        one run of the engine.
+
         Args:
             images: files, or (H, W, 3) uint8 BGR arrays; may be endless.
-            batch_size: most pictures in one run of the network.
+            batch_size: most pictures in one run of the network; mirror images come on top.
 
         Yields:
             One `Outcome` per picture, in order.
 
         Raises:
             UsageError: `batch_size` is below 1, or an array is no BGR picture.
+            RuntimeError: a stage failed in a way that is not the picture's fault; names the picture.
         """
         if batch_size < 1:
             raise UsageError(f"The batch size must be 1 or more, not {batch_size}.")
         if not self.engine.dynamic_shape:
-            batch_size = self.engine.batch_size
-        window: list[_Job] = []
-        ahead = batch_size * _WINDOW if batch_size > 1 else 1
-        for index, image in enumerate(images):
-            window.append(self._prepare(image, index))
-            if len(window) == ahead:
-                yield from self._finish(window, batch_size)
-                window = []
-        yield from self._finish(window, batch_size)
+            batch_size = max(self.engine.batch_size // (2 if self.flip_test else 1), 1)
+        return self._stream(enumerate(images), batch_size)
+
+    def _stream(self, images: Iterator[tuple[int, ImageLike]], batch_size: int) -> Iterator[Outcome]:
+        """Keeps windows of pictures on their way, and hands out the oldest."""
+        pipeline = _Pipeline()
+        windows: deque[Future] = deque()
+        length = batch_size * _WINDOW if batch_size > 1 else 1
+        try:
+            while True:
+                while len(windows) < (_WINDOWS_AHEAD if length > 1 else _WINDOWS_AHEAD * _WINDOW):
+                    taken = list(itertools.islice(images, length))
+                    if not taken:
+                        break
+                    loading = [pipeline.load.submit(self._prepare, pipeline, image, k) for k, image in taken]
+                    windows.append(pipeline.assemble.submit(self._assemble, pipeline, loading, batch_size))
+                if not windows:
+                    return
+                for job, decoded in windows.popleft().result():
+                    if decoded is not None:
+                        decoded.result()
+                    if job.fault is not None:
+                        raise job.fault
+                    yield job.outcome
+        finally:
+            pipeline.close()
 
     def maps(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, ResizeTransform]:
         """The network's raw outputs for one picture, for a look inside.
@@ -150,24 +214,8 @@ class PoseEstimator:
         """
         resized, transform = resize_align(image, self.input_size)
         self._refuse_shape(resized, "The picture")
-        [output], flipped = self._infer([resized])
+        [output], flipped = self._infer(self._batch([resized]))
         return output, None if flipped is None else flipped[0], transform
-
-    def _prepare(self, image: ImageLike, index: int) -> _Job:
-        """Loads and resizes one picture; a fault becomes the outcome's error."""
-        is_array = isinstance(image, np.ndarray)
-        job = _Job(Outcome(f"image {index}" if is_array else str(image)))
-        try:
-            start = time.perf_counter()
-            pixels = image if is_array else read_image(Path(os.fspath(image)))
-            loaded = time.perf_counter()
-            job.resized, job.transform = resize_align(pixels, self.input_size)
-            self._refuse_shape(job.resized, job.outcome.name)
-            job.outcome.stage_ms["load"] = (loaded - start) * 1e3
-            job.outcome.stage_ms["pre"] = (time.perf_counter() - loaded) * 1e3
-        except DataError as error:
-            _fail(job, error)
-        return job
 
     def _refuse_shape(self, resized: np.ndarray, name: str) -> None:
         """An engine built for one shape takes pictures of that shape only."""
@@ -178,44 +226,109 @@ class PoseEstimator:
                 f"{self.engine.input_shape[0]} x {self.engine.input_shape[1]} only; build a dynamic one."
             )
 
-    def _finish(self, jobs: list[_Job], batch_size: int) -> Iterator[Outcome]:
-        """Runs the network and the decoder on prepared pictures, those of one shape together."""
+    # -- stages, each in a thread of its own ---------------------------------------------------------------------
+
+    def _prepare(self, pipeline: _Pipeline, image: ImageLike, index: int) -> _Job:
+        """Loads and resizes one picture."""
+        is_array = isinstance(image, np.ndarray)
+        job = _Job(Outcome(f"image {index}" if is_array else str(image)))
+        if pipeline.closed.is_set():
+            return job
+        try:
+            start = time.perf_counter()
+            pixels = image if is_array else read_image(Path(os.fspath(image)))
+            loaded = time.perf_counter()
+            job.resized, job.transform = resize_align(pixels, self.input_size)
+            self._refuse_shape(job.resized, job.outcome.name)
+            job.outcome.stage_ms["load"] = (loaded - start) * 1e3
+            job.outcome.stage_ms["pre"] = (time.perf_counter() - loaded) * 1e3
+        except Exception as error:  # whatever it is, it belongs to this picture and comes up at its turn
+            job.fail(error)
+        return job
+
+    def _assemble(
+        self, pipeline: _Pipeline, loading: list[Future], batch_size: int
+    ) -> list[tuple[_Job, Future | None]]:
+        """Makes batches of a window of pictures and sends them on: each job with the future of its decoding."""
+        jobs = [future.result() for future in loading]
         by_shape: dict[tuple[int, ...], list[_Job]] = {}
         for job in jobs:
             if job.resized is not None:
                 by_shape.setdefault(job.resized.shape, []).append(job)
+        decoding: dict[int, Future] = {}
         for alike in by_shape.values():
             for k in range(0, len(alike), batch_size):
-                self._run_batch(alike[k : k + batch_size])
-        for job in jobs:
-            yield job.outcome
+                if len(pipeline.unfinished) == _BATCHES_AHEAD:
+                    pipeline.unfinished.popleft().result()
+                if pipeline.closed.is_set():
+                    return []
+                chosen = alike[k : k + batch_size]
+                running = pipeline.run.submit(self._run_batch, pipeline, chosen, self._fill_batch(chosen))
+                decoded = pipeline.decode.submit(self._decode_batch, pipeline, chosen, running)
+                pipeline.unfinished.append(decoded)
+                decoding.update((id(job), decoded) for job in chosen)
+        return [(job, decoding.get(id(job))) for job in jobs]
 
-    def _run_batch(self, jobs: list[_Job]) -> None:
-        """Fills in the poses of pictures of one shape."""
+    def _fill_batch(self, jobs: list[_Job]) -> np.ndarray:
+        """The network's input for pictures of one shape; they are let go of."""
+        start = time.perf_counter()
+        batch = self._batch([job.resized for job in jobs])
+        shared = (time.perf_counter() - start) * 1e3 / len(jobs)
+        for job in jobs:
+            job.resized = None
+            job.outcome.stage_ms["pre"] += shared
+        return batch
+
+    def _run_batch(
+        self, pipeline: _Pipeline, jobs: list[_Job], batch: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None] | None:
+        """The network's outputs for a batch; None if it failed, which is then known to its jobs."""
+        if pipeline.closed.is_set():
+            return None
         start = time.perf_counter()
         try:
-            outputs, flipped = self._infer([job.resized for job in jobs])
-        except DataError as error:  # out of memory on a panorama, say: the other pictures go on
+            outputs = self._infer(batch)
+        except Exception as error:  # out of memory on a panorama, say: the other pictures go on
             for job in jobs:
-                _fail(job, error)
+                job.fail(error)
+            return None
+        for job in jobs:
+            job.outcome.stage_ms["infer"] = (time.perf_counter() - start) * 1e3 / len(jobs)
+        return outputs
+
+    def _decode_batch(self, pipeline: _Pipeline, jobs: list[_Job], running: Future) -> None:
+        """Fills in the poses of a batch."""
+        outputs = running.result()
+        if outputs is None:
             return
-        shared = (time.perf_counter() - start) * 1e3 / len(jobs)
         for k, job in enumerate(jobs):
-            job.resized = None  # the picture is no longer needed, and windows can be large
+            if pipeline.closed.is_set():
+                return
             start = time.perf_counter()
+            output, mirrored = (None if half is None else half[k] for half in outputs)
             try:
-                mirrored = None if flipped is None else flipped[k]
-                job.outcome.poses = decode_poses(outputs[k], mirrored, job.transform, self.config)
-            except DataError as error:
-                _fail(job, error)
-            job.outcome.stage_ms["infer"] = shared
+                job.outcome.poses = decode_poses(output, mirrored, job.transform, self.config)
+            except Exception as error:
+                job.fail(error)
             job.outcome.stage_ms["decode"] = (time.perf_counter() - start) * 1e3
 
-    def _infer(self, resized: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
-        """Network outputs (N, 34, h, w) of N resized pictures of one shape, and of their mirror images."""
+    # -- the engine ----------------------------------------------------------------------------------------------
+
+    def _batch(self, resized: list[np.ndarray]) -> np.ndarray:
+        """The network's input for N resized pictures of one shape; with the flip test their mirror images follow."""
         batch = stack_images(resized) if self.engine.input_type == "uint8" else to_input(resized)
-        outputs = self._run(batch)
-        return outputs, self._run(mirror(batch)) if self.flip_test else None
+        return np.concatenate([batch, mirror(batch)]) if self.flip_test else batch
+
+    def _infer(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Network outputs (N, 34, h, w) of N pictures, and of their mirror images.
+
+        Picture and mirror image go through in one run: that is as fast as two or faster (HRNet: by a tenth).
+        """
+        most = self.engine.max_batch or len(batch)
+        outputs = [self._run(batch[k : k + most]) for k in range(0, len(batch), most)]
+        output = outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
+        half = len(output) // 2
+        return (output[:half], output[half:]) if self.flip_test else (output, None)
 
     def _run(self, batch: np.ndarray) -> np.ndarray:
         """One run; an engine built for a fixed batch gets its last batch filled up with repeats."""

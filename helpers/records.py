@@ -81,6 +81,7 @@ class Record:
     Attributes:
         model, weights: name of the network and tag of its weights.
         backend, precision: what ran it, and how.
+        input_type: what the network takes, one of `zoo.INPUT_TYPES`.
         batch_size: pictures in one run of the network.
         input_shape: (N, 3, H, W), for uint8 input (N, H, W, 3), if it was the same for all runs.
         dataset: what was run on, such as `demo val2017`.
@@ -88,9 +89,14 @@ class Record:
         ap, ar: COCO's, from 0 to 1.
         coco_stats: COCO's ten numbers by name (`evaluate.STAT_NAMES`).
         latency_ms: of one run.
-        images_per_s: throughput.
+        images_per_s: throughput of the network alone.
+        whole_images_per_s: throughput from file to poses, by the clock on the wall.
         stage_ms: milliseconds per picture in `load`, `pre`, `infer`, `decode`, `draw`.
+        gflops: billions of floating-point operations per second at which the network alone ran.
+        gemm_gflops: those of a plain float32 matrix product on the same machine, to compare with.
         model_bytes, build_s: size of the built model, and how long building took.
+        load_s: how long loading the built model took.
+        peak_memory_mb: most memory that the process held, 10^6 bytes.
         machine, versions: see the functions of that name.
         command: how to do it again.
         when: UTC, `2026-11-24T09:30:00Z`.
@@ -100,6 +106,7 @@ class Record:
     weights: str
     backend: str
     precision: str
+    input_type: str | None = None
     batch_size: int | None = None
     input_shape: Sequence[int] | None = None
     dataset: str | None = None
@@ -109,9 +116,14 @@ class Record:
     coco_stats: Mapping[str, float] | None = None
     latency_ms: Latency | None = None
     images_per_s: float | None = None
+    whole_images_per_s: float | None = None
     stage_ms: Mapping[str, float] | None = None
+    gflops: float | None = None
+    gemm_gflops: float | None = None
     model_bytes: int | None = None
     build_s: float | None = None
+    load_s: float | None = None
+    peak_memory_mb: float | None = None
     machine: Mapping[str, Any] | None = None
     versions: Mapping[str, str] | None = None
     command: str | None = None
@@ -156,6 +168,8 @@ class Record:
     def name(self) -> str:
         """The same for two measurements of the same thing, of which the later replaces the earlier."""
         parts = [self.model, self.weights, self.backend, self.precision]
+        if self.input_type not in (None, "float32"):
+            parts.append(self.input_type)
         if self.batch_size is not None:
             parts.append(f"b{self.batch_size}")
         if self.input_shape is not None:

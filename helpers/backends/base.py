@@ -106,6 +106,7 @@ class Engine(abc.ABC):
         input_type: one of `zoo.INPUT_TYPES`: what `run` takes.
         dynamic_shape: whether it takes any batch, height and width.
         batch_size, input_shape: the only batch and (height, width) it takes if not; None otherwise.
+        max_batch: the most pictures in one run; None if there is no limit.
     """
 
     def __init__(self, facts: dict[str, Any]) -> None:
@@ -117,6 +118,7 @@ class Engine(abc.ABC):
         self.dynamic_shape: bool = facts["dynamic_shape"]
         self.batch_size: int | None = shapes.get("batch_size")
         self.input_shape: tuple[int, int] | None = None if self.dynamic_shape else tuple(shapes["input_shape"])
+        self.max_batch: int | None = shapes["dim_range_max"][0] if "dim_range_max" in shapes else self.batch_size
         self._closed = False
 
     def run(self, batch: np.ndarray) -> np.ndarray:

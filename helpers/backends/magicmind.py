@@ -332,17 +332,16 @@ class MagicMindEngine(Engine):
             _THREAD.engine = weakref.ref(self)
 
     def _check(self, batch: np.ndarray) -> None:
-        """Refuses also what the card would: a shape outside the range that the model was built for."""
+        """Refuses also what the card would: sizes outside the range that the model was built for."""
         super()._check(batch)
         if self._range is None:
             return
         least, most = self._range
         count, height, width = self._sizes(batch)
-        shape = (count, 3, height, width)
-        if any(not low <= size <= high for low, size, high in zip(least, shape, most)):
+        if any(not low <= size <= high for low, size, high in zip(least, (count, 3, height, width), most)):
             raise DataError(
-                f"An input of {_by(shape)} is outside {_by(least)} to {_by(most)}, the range that the model was "
-                "built for; crop the picture, or build with another dim_range."
+                f"An input of {height} x {width} (height x width), {count} at once, is outside {_by(least)} to "
+                f"{_by(most)}, for which the model was built; crop the picture, or build with another dim_range."
             )
 
     def _run(self, batch: np.ndarray) -> np.ndarray:

@@ -20,11 +20,25 @@ FIGURES = {
     "01_export": {"01_heatmaps", "01_check"},
     "02_build": {"02_agreement", "02_poses"},
     "03_infer": {"03_truth", "03_heatmaps", "03_tags", "03_gallery", "03_accuracy"},
-    "04_benchmark": {"04_published", "04_latency", "04_stages"},
+    "04_benchmark": {
+        "04_published",
+        "04_latency",
+        "04_stages",
+        "04_mmpose",
+        "04_decode",
+        "04_throughput",
+    },
 }
 QUICK = {
     "03_infer": {"image_num": 6, "batch_size": 2},
-    "04_benchmark": {"image_num": 1, "min_runs": 2, "min_seconds": 0.0},
+    "04_benchmark": {
+        "image_num": 1,
+        "min_runs": 2,
+        "min_seconds": 0.0,
+        "people": [1],
+        "batch_sizes": [1, 2],
+        "option_num": 3,
+    },
 }
 
 
@@ -80,7 +94,7 @@ def test_parameters_are_literals_with_a_type_and_a_word_of_help(name):
     assert len(shown) == len(body)
     assert {"model", "weights", "out"} <= set(shown)
     for parameter in shown.values():
-        assert parameter["inferred_type_name"] in ("str", "int", "bool", "float")
+        assert parameter["inferred_type_name"] in ("str", "int", "bool", "float", "list")
         assert len(parameter["help"]) > 10
 
 
@@ -131,6 +145,13 @@ def test_the_closing_table_says_what_was_not_measured(walk):
     _, executed = walk
     shown = [o.data["text/plain"] for o in executed["04_benchmark"].cells[-2].outputs if "data" in o]
     assert shown[-1].count("needs official weights") == 4, "AP and AR of HRNet and ResNet50"
+
+
+def test_what_decoding_options_cost_and_bring(walk):
+    _, executed = walk
+    [table] = [o for c in executed["04_benchmark"].cells if c.id == "04-21" for o in c.outputs]
+    for word in ("official", "no flip", "no adjust", "no refine", "none of the three", "AP", "network ms", "decode ms"):
+        assert word in table.data["text/plain"]
 
 
 def test_a_wrong_model_stops_with_one_clear_line(tmp_path):

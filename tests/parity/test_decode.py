@@ -11,36 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from mmpose.core.evaluation.bottom_up_eval import (
-    aggregate_scale,
-    aggregate_stage_flip,
-    flip_feature_maps,
-    get_group_preds,
-    split_ae_outputs,
-)
-from mmpose.core.post_processing.group import HeatmapParser
 from munkres import Munkres
 
 from helpers import decode as room
-from helpers.decode import FLIP_INDEX, DecodeConfig, Poses, decode_poses
-
-OFFICIAL_TEST_CFG = {
-    "num_joints": 17,
-    "with_heatmaps": [True],
-    "with_ae": [True],
-    "project2image": True,
-    "align_corners": False,
-    "nms_kernel": 5,
-    "nms_padding": 2,
-    "tag_per_joint": True,
-    "max_num_people": 30,
-    "detection_threshold": 0.1,
-    "tag_threshold": 1,
-    "use_detection_val": True,
-    "ignore_too_much": False,
-    "adjust": True,
-    "refine": True,
-}
+from helpers.decode import DecodeConfig, Poses, decode_poses
+from tests.parity.baseline import mmpose_decode
+from tests.parity.crowds import add_peak, crowd, outputs_of
 
 
 @dataclass(frozen=True)
@@ -55,31 +31,6 @@ class Transform:
 def transform_for(output: np.ndarray, rng: np.random.Generator) -> Transform:
     _, height, width = output.shape
     return Transform((4 * width, 4 * height), rng.integers(50, 500, 2), rng.uniform(0.5, 5, 2))
-
-
-def mmpose_decode(output, flipped, transform, **changes) -> tuple[np.ndarray, np.ndarray]:
-    """What `AssociativeEmbedding.forward_test` does after the network: (P, 17, 3), (P,)."""
-    cfg = {**OFFICIAL_TEST_CFG, **changes}
-    aligned = []
-    for array in (output, flipped):
-        if array is None:
-            aligned.append((None, None))
-            continue
-        outputs = [torch.from_numpy(np.ascontiguousarray(array))[None]]
-        heat, tags = split_ae_outputs(outputs, 17, cfg["with_heatmaps"], cfg["with_ae"], [0])
-        if array is flipped:
-            heat, tags = (flip_feature_maps(maps, flip_index=list(FLIP_INDEX)) for maps in (heat, tags))
-        aligned.append((heat, tags))
-    (heat, tags), (flipped_heat, flipped_tags) = aligned
-    where = {"project2image": True, "size_projected": transform.base_size, "align_corners": False}
-    heat = aggregate_stage_flip(heat, flipped_heat, aggregate_stage="average", aggregate_flip="average", **where)
-    tags = aggregate_stage_flip(tags, flipped_tags, aggregate_stage="concat", aggregate_flip="concat", **where)
-    heat = aggregate_scale(heat, align_corners=False, aggregate_scale="average")
-    tags = aggregate_scale(tags, align_corners=False, aggregate_scale="unsqueeze_concat")
-    grouped, scores = HeatmapParser(cfg).parse(heat, tags, cfg["adjust"], cfg["refine"])
-    people = get_group_preds(grouped, transform.center, transform.scale, [heat.size(3), heat.size(2)])
-    keypoints = [person[:, :3] for person in people]
-    return np.array(keypoints, np.float32).reshape(-1, 17, 3), np.array(scores, np.float32)
 
 
 class Tally:
@@ -124,52 +75,6 @@ def tally(parity_report):
         f"decode: {tally.maps} maps with {tally.people} people: {tally.mismatches} mismatches, "
         f"{tally.ties} maps with explained ties, {tally.same_bits} maps equal to the last bit"
     )
-
-
-# --- Synthetic outputs ----------------------------------------------------------------------------------
-
-
-def outputs_of(heat: np.ndarray, tags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(2, 17, h, w) aligned heatmaps and tag maps -> what the network would give for image and mirror image."""
-    output, mirrored = np.concatenate((heat, tags), axis=1).astype(np.float32)
-    order = [*FLIP_INDEX, *(17 + joint for joint in FLIP_INDEX)]
-    return output, np.ascontiguousarray(mirrored[order, :, ::-1])
-
-
-def add_peak(heat: np.ndarray, tags: np.ndarray, joint: int, y: float, x: float, tag: float, rng) -> None:
-    """Adds one joint to (2, 17, h, w) maps: a Gaussian of sigma 2 and a round plateau of its tag."""
-    rows, columns = np.mgrid[: heat.shape[2], : heat.shape[3]]
-    height = rng.uniform(0.2, 1)
-    for source in range(2):
-        off_y, off_x = rng.normal(0, 0.15, 2)
-        distance = (rows - y - off_y) ** 2 + (columns - x - off_x) ** 2
-        peak = height * np.exp(-distance / 8)
-        heat[source, joint] = np.maximum(heat[source, joint], peak + rng.normal(0, 0.003, peak.shape))
-        near = distance < 16
-        tags[source, joint][near] = tag + rng.normal(0, 0.05, near.sum()) + 0.1 * source
-
-
-def crowd(
-    rng: np.random.Generator,
-    shape: tuple[int, int],
-    people: int,
-    noise: float = 0.01,
-    missing: float = 0.15,
-    at_border: float = 0.2,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Outputs with `people` people; the share `at_border` of the joints outside the image sits on its border."""
-    height, width = shape
-    heat = rng.normal(0, noise, (2, 17, height, width))
-    tags = rng.normal(0, 0.3, (2, 17, height, width))
-    for person in range(people):
-        tag = person * rng.uniform(0.8, 2.5) + rng.normal(0, 0.2)
-        center, spread = rng.uniform(0, shape), rng.uniform(0.1, 0.35) * min(shape)
-        for joint in np.flatnonzero(rng.random(17) > missing):
-            y, x = rng.normal(center, (spread, 0.6 * spread))
-            inside = 0 <= y < height and 0 <= x < width
-            if inside or rng.random() < at_border:
-                add_peak(heat, tags, joint, np.clip(y, 0, height - 1), np.clip(x, 0, width - 1), tag, rng)
-    return outputs_of(heat, tags)
 
 
 # --- Random maps ----------------------------------------------------------------------------------------

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
-import mmpose
 import numpy as np
 import pytest
 import torch
-from mmcv import Config
 from mmpose.datasets.pipelines import BottomUpGetImgSize, BottomUpResizeAlign, Compose, shared_transform
 from PIL import Image
 
+from helpers import zoo
 from helpers.preprocess import mirror, read_image, resize_align, to_input
-
-CONFIGS = Path(mmpose.__file__).parent / ".mim/configs/body/2d_kpt_sview_rgb_img/associative_embedding/coco"
-OFFICIAL = ("hrnet_w32_coco_512x512.py", "res50_coco_512x512.py", "mobilenetv2_coco_512x512.py")
+from tests.parity.baseline import official_config
 
 EDGES = [(1, 1), (1, 2), (2, 1), (3, 2), (7, 5), (1, 3), (9, 4), (64, 64), (63, 65), (65, 64)]
 MULTIPLES = [
@@ -93,13 +88,6 @@ def test_other_input_sizes(input_size):
         np.testing.assert_array_equal(resized, theirs)
 
 
-def torchvision_normalize(tensor, mean, std, inplace):
-    """What `torchvision.transforms.functional.normalize`, which is not installed, does to (C, H, W)."""
-    assert inplace
-    mean, std = (torch.as_tensor(each, dtype=tensor.dtype).view(-1, 1, 1) for each in (mean, std))
-    return tensor.sub_(mean).div_(std)
-
-
 @pytest.fixture(scope="module")
 def picture_files(tmp_path_factory):
     """JPEG as in COCO, one that was taken sideways, grey, PNG with alpha and with 16 bits."""
@@ -115,11 +103,10 @@ def picture_files(tmp_path_factory):
     return sorted(folder.iterdir())
 
 
-@pytest.mark.parametrize("config", OFFICIAL)
-def test_network_input_from_file_is_bit_identical(config, picture_files, monkeypatch):
+@pytest.mark.parametrize("model", zoo.NETWORKS)
+def test_network_input_from_file_is_bit_identical(model, picture_files):
     """File to tensor through the official config's own test pipeline; its last step only collects."""
-    monkeypatch.setattr(shared_transform.F, "normalize", torchvision_normalize, raising=False)
-    *steps, collect = Config.fromfile(str(CONFIGS / config)).data.test.pipeline
+    *steps, collect = official_config(model).data.test.pipeline
     assert collect.type == "Collect"
     pipeline = Compose(steps)
     assert len(picture_files) == 5
@@ -134,8 +121,7 @@ def test_network_input_from_file_is_bit_identical(config, picture_files, monkeyp
         np.testing.assert_array_equal(mirror(batch), torch.flip(theirs, [3]).numpy())
 
 
-def test_every_byte_is_normalised_alike(monkeypatch):
-    monkeypatch.setattr(shared_transform.F, "normalize", torchvision_normalize, raising=False)
+def test_every_byte_is_normalised_alike():
     all_bytes = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
     normalize = shared_transform.NormalizeTensor(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
     theirs = normalize(shared_transform.ToTensor()({"img": all_bytes}))["img"]

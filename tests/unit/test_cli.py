@@ -68,6 +68,11 @@ def fails(capsys, status: int, *argv: str) -> str:
         (["eval", "--out", "."], "folder"),
         (["infer", PICTURE, "--out", PICTURE], "is a file"),
         (["infer", PICTURE.replace(".jpg", ".png"), "--out", str(paths.demo_data() / "val2017")], "overwrite"),
+        (["bench", "--model", "HRNett"], "did you mean HRNet"),
+        (["bench", "--batch-size", "1,0"], "--batch-size"),
+        (["bench", "--precision", "qint8_mixed_float16"], "does not build qint8_mixed_float16"),
+        (["bench", "--weights", "demoo"], "demoo"),
+        (["bench", "--image-num", "100000"], "256"),
         (["frobnicate"], "frobnicate"),
         ([], "name"),
     ],
@@ -181,11 +186,68 @@ def test_json_is_the_record(capsys):
     assert record["command"] == "python -m helpers eval --image-num 3 --json"
 
 
-def test_perf_reports_percentiles_and_stages(capsys):
-    assert main(["perf", "--runs", "3", "--seconds", "0", "--image-num", "2"]) == 0
+def test_perf_puts_network_and_whole_call_side_by_side(capsys):
+    assert main(["perf", "--runs", "3", "--seconds", "0", "--image-num", "2", "--draw"]) == 0
     out = capsys.readouterr().out
-    for word in ("network alone", "whole call", "p50", "p99", "images/s", "decode"):
+    for word in ("network alone", "whole call", "p50", "p99", "images/s", "decode", "draw", "GFLOP/s", "loaded in"):
         assert word in out
+    alone, whole = (line for line in out.splitlines() if line.startswith(("| network alone", "| whole call")))
+    assert "3 runs" in alone
+    assert "2 images" in whole
+
+
+def test_perf_as_json_has_memory_and_efficiency(capsys):
+    assert main(["perf", "--runs", "2", "--seconds", "0", "--image-num", "2", "--batch-size", "2", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["batch_size"] == 2
+    assert record["load_s"] > 0
+    assert record["gflops"] == pytest.approx(16.8 * record["images_per_s"])
+    assert record["gemm_gflops"] > 1
+    assert record["whole_images_per_s"] > 0
+    if Path("/proc/self/status").is_file():
+        assert record["peak_memory_mb"] > 100
+
+
+QUICK_BENCH = ("bench", "--runs", "2", "--seconds", "0", "--image-num", "3")
+
+
+def test_bench_runs_every_combination_and_saves_each(capsys, home):
+    argv = [*QUICK_BENCH, "--model", "MobileNetv2", "--batch-size", "1,2", "--batch-size", "2", "--precision", "all"]
+    assert main(argv) == 0
+    captured = capsys.readouterr()
+    assert captured.err.count(" of 2: MobileNetv2, demo weights, force_float32") == 2
+    rows = [line for line in captured.out.splitlines() if line.startswith("| MobileNetv2")]
+    assert len(rows) == 2
+    for size in (1, 2):
+        [file] = (home / "output" / "records").glob(f"MobileNetv2_demo_*_b{size}_{size}x3x512x512_*_3-images.json")
+        record = json.loads(file.read_text())
+        assert record["images"] == 3
+        assert 0 <= record["ap"] <= 1
+        assert record["latency_ms"]["p50"] > 0
+
+
+def test_bench_of_random_weights_has_neither_accuracy_nor_decoding(capsys):
+    assert main([*QUICK_BENCH, "--model", "MobileNetv2", "--weights", "random", "--batch-size", "1", "--json"]) == 0
+    [record] = json.loads(capsys.readouterr().out)
+    assert not {"ap", "whole_images_per_s"} & set(record)
+    assert "decode" not in record["stage_ms"]
+
+
+def test_bench_stops_at_an_argument_that_is_wrong_for_all_rows(capsys):
+    assert main([*QUICK_BENCH, "--model", "MobileNetv2", "--device-id", "1"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith("there is no device 1.")
+
+
+def test_bench_goes_on_after_a_row_that_fails(capsys, tmp_path, home):
+    """The checkpoint is MobileNetv2's, so the other two networks have none."""
+    weights = str(paths.demo_weights("MobileNetv2"))
+    assert main([*QUICK_BENCH, "--weights", weights, "--batch-size", "1"]) == 1
+    captured = capsys.readouterr()
+    errors = [line for line in captured.err.splitlines() if line.startswith("error: ")]
+    assert [line.split(",")[0] for line in errors] == ["error: HRNet", "error: ResNet50"]
+    assert all("another network" in line for line in errors)
+    assert captured.err.splitlines()[-1] == "2 of 3 rows failed"
+    assert [line.split()[1] for line in captured.out.splitlines() if line.startswith("| ")] == ["model", "MobileNetv2"]
 
 
 def test_export_build_and_report(capsys):
@@ -216,7 +278,7 @@ def test_the_input_type_goes_all_the_way(capsys, tmp_path):
     for a, b in zip(floats, bytes_):
         np.testing.assert_allclose(a["keypoints"], b["keypoints"], atol=1e-2)
     assert main(["eval", "--image-num", "3", "--json", *as_bytes]) == 0
-    assert json.loads(capsys.readouterr().out)["dataset"] == "demo val2017 with uint8 input"
+    assert json.loads(capsys.readouterr().out)["input_type"] == "uint8"
     assert main(["perf", "--runs", "2", "--seconds", "0", "--image-num", "1", "--json", *as_bytes]) == 0
     assert json.loads(capsys.readouterr().out)["input_shape"] == [1, 512, 512, 3]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from helpers import draw
-from helpers.benchmark import EndToEndTiming, NetworkTiming
+from helpers.benchmark import Comparison, EndToEndTiming, NetworkTiming
 from helpers.dataset import People
 from helpers.decode import Poses, align_maps
 from helpers.export import CheckRow, Difference
@@ -86,7 +86,9 @@ def figures(image):
     width, height = transform.base_size
     maps = align_maps(np.random.default_rng(0).random((34, height // 4, width // 4), dtype=np.float32))
     alone = NetworkTiming(np.array([0.1, 0.12, 0.11]), 1, (1, 3, 512, 512))
-    whole = EndToEndTiming(np.array([0.2]), {"load": 1.0, "pre": 2.0, "infer": 150.0, "decode": 12.0})
+    whole = EndToEndTiming(np.array([0.2]), {"load": 1.0, "pre": 2.0, "infer": 150.0, "decode": 12.0}, 0.2)
+    painted = EndToEndTiming(np.array([0.2]), {**whole.stage_ms, "draw": 6.0}, 0.2)
+    turns = Comparison({"slow": np.array([0.5, 0.6]), "quick": np.array([0.001, 0.002])})
     row = CheckRow(17, 1, 512, 512, Difference(1e-6, 1.0, 1.0), Difference(1e-5, 8.0, 1.0), True)
     return {
         "poses": lambda: draw.poses_figure([image, image], [poses, poses], 2),
@@ -103,6 +105,10 @@ def figures(image):
         "agreement": lambda: draw.agreement_figure(*np.random.default_rng(0).random((2, 34, 8, 8))),
         "latency": lambda: draw.latency_figure({"a": alone, "b": alone}),
         "stages": lambda: draw.stage_figure({"a": whole, "b": whole}, ["b"]),
+        "painted": lambda: draw.stage_figure({"a": whole, "b": painted}),
+        "decoding": lambda: draw.decode_time_figure({1: turns, 30: turns}),
+        "one decoder": lambda: draw.decode_time_figure({8: Comparison({"only": np.array([0.5])})}),
+        "throughput": lambda: draw.throughput_figure({"a": {1: alone, 8: alone}, "b": {1: alone}}),
         "accuracy": lambda: draw.accuracy_figure({"AP": 0.5, "AP (L)": None}),
         "published": lambda: draw.published_figure(NETWORKS.values()),
     }
@@ -115,6 +121,30 @@ def test_figures_can_be_saved(name, image, tmp_path):
     assert min(picture.shape[:2]) > 150
     assert picture.std() > 5, "not a blank page"
     assert [p.name for p in path.parent.iterdir()] == [path.name], "no temporary file stays"
+
+
+def texts(figure) -> list[str]:
+    return [text.get_text() for text in figure.axes[0].texts]
+
+
+def test_a_stage_bar_shows_its_total_and_no_decoding_of_noise(image):
+    stages = {"load": 1.0, "pre": 2.0, "infer": 150.0, "decode": 900.0, "draw": 7.0}
+    whole = EndToEndTiming(np.array([0.2]), stages, 0.2)
+    assert [text.strip() for text in texts(draw.stage_figure({"a": whole, "b": whole}, ["b"]))] == [
+        "1,060 ms",
+        "153 ms without decoding",
+    ]
+
+
+def test_decode_times_stand_at_their_points_with_the_speedup_between():
+    turns = Comparison({"slow": np.array([0.5, 0.5, 0.5]), "quick": np.array([0.001, 0.002, 0.001])})
+    shown = texts(draw.decode_time_figure({3: turns}))
+    assert {"slow", "quick", "500 ms", "1 ms", "500x\n(375 to 500)"} == set(shown)
+
+
+def test_throughput_counts_pictures_and_not_runs():
+    timing = NetworkTiming(np.array([0.5]), 8, (8, 3, 512, 512))
+    assert texts(draw.throughput_figure({"a": {8: timing}})) == ["16.0"]
 
 
 def test_style_is_not_forced_on_others(image):
