@@ -327,7 +327,8 @@ def _keep_best(output, flipped, twins, joint, means, slack, most, everything, fo
     """Streams the enlarged heatmap, 0 where is no peak, through a heap of the best `most` in found and pixels.
 
     The heap begins as the first `most` pixels of the map. From then on what matters exceeds its least, so that few
-    samples are looked at, unless `everything` is to be.
+    samples are looked at, unless `everything` is to be. False, before the end, if that least is below 0: then
+    pixels that are no peak count too, as 0, and everything has to be looked at.
     """
     near_rows, columns = scratch[0], scratch[1]
     _, height, width = means.shape
@@ -358,8 +359,11 @@ def _keep_best(output, flipped, twins, joint, means, slack, most, everything, fo
                         if filled == most:
                             for hole in range(most // 2 - 1, -1, -1):
                                 _sift(found, pixels, hole, most, found[hole], pixels[hole])
+                            if found[0] < 0 and not everything:
+                                return False
                     elif value > found[0]:
                         _sift(found, pixels, 0, most, value, pixel)
+    return True
 
 
 @_compile
@@ -369,8 +373,7 @@ def _peaks_in_torch_order(output, flipped, twins, joint, means, threshold, slack
     most = min(most, 16 * height * width)
     rows = np.empty((4, 4 * width), np.float32)
     thin = most > 4 * width  # more are asked for than a row of pixels has
-    _keep_best(output, flipped, twins, joint, means, slack, most, thin, found, pixels, scratch, rows)
-    if found[0] < 0 and not thin:  # then pixels that are no peak count too, as 0
+    if not _keep_best(output, flipped, twins, joint, means, slack, most, thin, found, pixels, scratch, rows):
         _keep_best(output, flipped, twins, joint, means, slack, most, True, found, pixels, scratch, rows)
     for size in range(most - 1, 0, -1):
         value, pixel = found[size], pixels[size]
