@@ -4,6 +4,7 @@
 #               make bench BENCH="--model HRNet --batch-size 1,4" for others (python -m helpers bench --help)
 #   make test   unit, parity and notebook tests, with ruff
 #   make lab    JupyterLab on the notebooks
+#   make mlu    on an MLU card, inside a MagicMind container: the sample's whole job, see docs/mlu.md
 #   make lint   ruff on code and notebooks        make format   ruff's fixes
 #   make clean  remove what was made at run time, downloaded checkpoints apart
 #   make distclean   and the virtual environment
@@ -21,7 +22,7 @@ export PYTHONUTF8 := 1
 export PYTHONPATH := $(CURDIR)
 export JUPYTER_PLATFORM_DIRS := 1
 
-.PHONY: run bench test lab lint format clean distclean setup
+.PHONY: run bench test lab mlu lint format clean distclean setup
 
 setup: $(VENV)/ready
 
@@ -58,6 +59,23 @@ test: setup lint
 
 lab: setup
 	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+# In the container's own Python: magicmind is installed there and nowhere else. What fails is named in the end.
+MLU_MODELS := HRNet ResNet50 MobileNetv2
+MLU_PRECISIONS := force_float32 force_float16 qint8_mixed_float16
+WEIGHTS := official
+
+mlu:
+	$(PYTHON) -m pip install --quiet -r requirements-deploy.txt pycocotools
+	@failed=""; for model in $(MLU_MODELS); do for precision in $(MLU_PRECISIONS); do \
+	  what="--backend magicmind --model $$model --weights $(WEIGHTS) --precision $$precision"; \
+	  echo "== $$model $$precision"; \
+	  for step in build "eval $(if $(IMAGES),--image-num $(IMAGES))" "perf --batch-size 1" "perf --batch-size 8"; do \
+	    $(PYTHON) -m helpers $$step $$what || failed="$$failed, $$model $$precision ($$step)"; \
+	  done; \
+	done; done; \
+	$(PYTHON) -m helpers report || true; \
+	if [ -n "$$failed" ]; then echo "failed: $${failed#, }"; exit 1; fi
 
 lint: setup
 	$(BIN)/ruff check .

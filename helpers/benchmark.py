@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from helpers.backends.base import Engine
     from helpers.dataset import CocoDataset
     from helpers.evaluate import Run
+    from helpers.mm_run import CardTiming
     from helpers.preprocess import ResizeTransform
 
 # Each with its name in a table: the official way, and what it is without one of its steps.
@@ -60,6 +61,11 @@ class NetworkTiming:
     samples_s: np.ndarray
     batch_size: int
     input_shape: tuple[int, int, int, int]
+
+    @property
+    def runs(self) -> int:
+        """How many were timed."""
+        return len(self.samples_s)
 
     @property
     def latency(self) -> Latency:
@@ -103,6 +109,11 @@ class EndToEndTiming:
             stage_ms={stage: float(np.mean([each[stage] for each in stages])) for stage in stages[0]},
             wall_s=wall_s,
         )
+
+    @property
+    def runs(self) -> int:
+        """How many pictures were timed."""
+        return len(self.samples_s)
 
     @property
     def latency(self) -> Latency:
@@ -511,18 +522,21 @@ def accuracy_record(
         flip_test: whether the mirror image was used; if not, the record's `dataset` says so.
         command: how to do it again.
     """
+    facts, circumstances = paths.read_sidecar(built), _circumstances(command)
+    if facts.get("simulated"):
+        circumstances["versions"][facts["backend"]] = facts["backend_version"]
     return Record(
         **_built_facts(built),
         batch_size=batch_size,
         **_accuracy(run, dataset, flip_test),
-        stage_ms=run.stage_ms,
-        **_circumstances(command),
+        stage_ms=None if facts.get("simulated") else run.stage_ms,
+        **circumstances,
     )
 
 
 def speed_record(
     built: str | Path,
-    alone: NetworkTiming,
+    alone: NetworkTiming | CardTiming,
     whole: EndToEndTiming,
     command: str = "",
     load_s: float | None = None,
@@ -536,13 +550,18 @@ def speed_record(
 
     Args:
         built: the built model, with its sidecar.
-        alone: from `network_only`.
+        alone: from `network_only`, or from `mm_run.measure`.
         whole: from `end_to_end`.
         command: how to do it again.
         load_s: seconds that loading the built model took.
         peak: from `peak_memory`, around all of it.
         gemm: from `gemm_gflops`.
+
+    Raises:
+        UsageError: the model is one of a simulated card, which has no speed.
     """
+    if paths.read_sidecar(built).get("simulated"):
+        raise UsageError(f"{built} is a model of a simulated card, which has no speed; measure a real one.")
     facts = _built_facts(built)
     noise = facts["weights"] == "random"
     return Record(
@@ -589,7 +608,7 @@ def comparison(rows: Sequence[Record], precision: str) -> list[dict[str, Any]]:
 
     Args:
         rows: records, of which those of `precision` are taken. Of several accuracies the one on most images
-            counts, of several speeds the latest.
+            counts, of several speeds the latest. Those of a simulated card do not count.
         precision: one of `zoo.PRECISIONS`.
 
     Returns:
@@ -597,7 +616,8 @@ def comparison(rows: Sequence[Record], precision: str) -> list[dict[str, Any]]:
     """
     table = []
     for name, network in zoo.NETWORKS.items():
-        mine = sorted((r for r in rows if (r.model, r.precision) == (name, precision)), key=lambda r: r.when or "")
+        mine = [r for r in rows if (r.model, r.precision) == (name, precision) and not r.simulated]
+        mine.sort(key=lambda r: r.when or "")
         scored = [r for r in mine if r.ap is not None and r.weights != "random"]
         timed = [r for r in mine if r.latency_ms is not None]
         missing = "not measured yet" if paths.demo_weights(name).is_file() else "needs official weights"
@@ -623,8 +643,10 @@ def comparison(rows: Sequence[Record], precision: str) -> list[dict[str, Any]]:
 
 def _built_facts(built: str | Path) -> dict[str, Any]:
     facts = paths.read_sidecar(built)
-    same = {key: facts[key] for key in ("model", "weights", "backend", "precision", "input_type", "build_s")}
-    return {**same, "model_bytes": facts["bytes"]}
+    same = {key: facts[key] for key in ("model", "weights", "backend", "precision", "input_type")}
+    if facts.get("simulated"):  # neither is the card's
+        return same
+    return {**same, "build_s": facts["build_s"], "model_bytes": facts["bytes"]}
 
 
 def _accuracy(run: Run, dataset: CocoDataset, flip_test: bool = True) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, Sequence
 
-from helpers import backends, benchmark, paths, records, zoo
+from helpers import backends, benchmark, mm_run, paths, records, zoo
 from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError
 from helpers.estimator import PoseEstimator
@@ -24,10 +24,11 @@ from helpers.estimator import PoseEstimator
 if TYPE_CHECKING:
     import numpy as np
 
-    from helpers.backends import BuildSpec, Engine
+    from helpers.backends import Backend, BuildSpec, Engine
     from helpers.benchmark import EndToEndTiming, NetworkTiming
     from helpers.decode import Poses
     from helpers.estimator import Outcome
+    from helpers.mm_run import CardTiming
     from helpers.records import Record
 
 _TIMED_IMAGES, _SCORED_IMAGES = 16, 64  # unless told otherwise; a sweep times no more than that
@@ -111,6 +112,13 @@ def build_parser() -> argparse.ArgumentParser:
     for sub in (build, infer, score, perf, bench):
         sub.add_argument("--backend", default="onnxruntime", help=f"one of {', '.join(backends.names())}")
         sub.add_argument("--device-id", type=int, default=0, help="number of the card; 0 on a CPU")
+        sub.add_argument("--simulate", action="store_true", help="magicmind without a card: calls and accuracy")
+        sub.add_argument(
+            "--mlu-arch",
+            action="append",
+            metavar="NAME[:CLUSTERS]",
+            help="architecture to build for, such as mtp_372:6,8 (default mtp_372); repeat it for several",
+        )
     for sub in (build, infer, score, perf):
         sub.add_argument("--precision", default="force_float32", help=f"one of {', '.join(zoo.PRECISIONS)}")
         sub.add_argument("--batch-size", type=_positive, default=1, help="most images in one run of the network")
@@ -137,7 +145,7 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("--seed", type=int, default=0, help="of the sample")
     score.add_argument("--out", type=Path, default=None, help="file for the results in COCO's format")
     for sub, runs, seconds in ((perf, 20, 3.0), (bench, 10, 2.0)):
-        sub.add_argument("--runs", type=_positive, default=runs, help="least number of timed runs")
+        sub.add_argument("--runs", type=_positive, default=runs, help="least number of timed runs (by mm_run: 1000)")
         sub.add_argument("--seconds", type=float, default=seconds, help="least seconds of timed runs")
         sub.add_argument("--draw", action="store_true", help="also paint the poses, and time it")
     return parser
@@ -164,7 +172,7 @@ def _boolean(text: str) -> bool:
 
 
 def doctor(args: argparse.Namespace) -> int:
-    """Prints what is here; 0 if the default walk (demo pictures and weights on ONNX Runtime) can be gone."""
+    """Prints what is here; 0 if the demo set and weights can be run, on a card if there is one, else on the CPU."""
     facts: dict[str, Any] = {"machine": records.machine(), "versions": records.versions(), "backends": {}}
     for name in backends.names():
         backend = backends.get(name)
@@ -178,11 +186,12 @@ def doctor(args: argparse.Namespace) -> int:
     except DataError as error:
         facts["demo data"] = "unusable"
         missing.append(str(error))
-    if not facts["backends"]["onnxruntime"]["available"]:
+    engine = "magicmind" if facts["backends"]["magicmind"]["available"] else "onnxruntime"
+    if not facts["backends"][engine]["available"]:
         missing.append(f"onnxruntime: {facts['backends']['onnxruntime']['note']}")
     if not importlib.util.find_spec("pycocotools"):
         missing.append("pycocotools, for AP and AR: pip install pycocotools")
-    exported = paths.onnx_file(zoo.default_name(), "demo", 17)
+    exported = paths.onnx_file(zoo.default_name(), "demo", backends.get(engine).opset)
     if not exported.is_file():
         if not _can_export():
             missing.append(f"torch and mmpose (requirements-mmpose.txt), or {exported} exported elsewhere")
@@ -230,7 +239,8 @@ def build_engine(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"file": str(path), **facts}, indent=2))
     else:
-        print(f"{path}\n{facts['bytes'] / 1e6:.1f} MB, built in {facts['build_s']:.1f} s")
+        size = f"{facts['bytes'] / 1e6:.1f} MB, built in {facts['build_s']:.1f} s"
+        print(f"{path}\n{_backend(args).note or size}")
     return 0
 
 
@@ -244,16 +254,18 @@ def infer_images(args: argparse.Namespace) -> int:
         files += list_images(path) if path.is_dir() else [path]
     names = _picture_names(files)
     _check_output_folder(args.out, names, files)
+    note = _backend(args).note
     estimator = PoseEstimator(_load(args, _built(args)), flip_test=not args.no_flip)
     found, failures = [], []
     for name, outcome in zip(names, estimator.stream(files, args.batch_size)):
         if outcome.poses is None:
             failures.append(outcome.error)
             continue
-        found.append(_as_json(outcome))
+        found.append(_as_json(outcome, note))
         if not args.json:
             count, ms = len(confident(outcome.poses)), sum(outcome.stage_ms.values())
-            print(f"{outcome.name}: {count} {'person' if count == 1 else 'people'}, {ms:.0f} ms", flush=True)
+            people = f"{count} {'person' if count == 1 else 'people'}"
+            print(f"{outcome.name}: {people}, {note or f'{ms:.0f} ms'}", flush=True)
         if args.out is not None:
             _paint(outcome, args.out / name)
     if args.out is not None:
@@ -280,23 +292,25 @@ def evaluate_dataset(args: argparse.Namespace) -> int:
     record = benchmark.accuracy_record(built, run, dataset, args.batch_size, estimator.flip_test, args.command)
     what = f"{record.model}, {record.weights} weights, {record.precision} on {record.backend}, {record.dataset}"
     described = f" ({dataset.description})" if dataset.description else ""
-    _report(args, record, f"{what}{described}\n{run.stats}\n{run.summary().splitlines()[0]}", not run.failures)
+    last = _backend(args).note or run.summary().splitlines()[0]
+    _report(args, record, f"{what}{described}\n{run.stats}\n{last}", not run.failures)
     if args.out is not None:
         evaluate.save_results(args.out, evaluate.to_coco_results(run.poses, dataset.category_id))
     return _failed(run.failures, len(image_ids))
 
 
 def time_engine(args: argparse.Namespace) -> int:
-    """Times the network alone and the whole call; prints both side by side and keeps a record."""
+    """Times the network alone (with mm_run on a card that has it) and the whole call; keeps a record."""
+    _refuse_simulated(args)
     speed = _measured(args, _job(args), _dataset(args), args.image_num or _TIMED_IMAGES)
     record = speed.record
     lines = [f"machine: {record.machine['cpu']}, {record.machine['cores']} cores", records.align(_side_by_side(speed))]
     stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in record.stage_ms.items())
     lines.append(f"stages: {stages} ms per image{_NO_PEOPLE if record.weights == 'random' else ''}")
-    lines.append(
-        f"network alone: {record.gflops:.0f} GFLOP/s, {100 * record.gflops / record.gemm_gflops:.0f} % of the "
-        f"{record.gemm_gflops:.0f} of a matrix product in NumPy"
-    )
+    lines.append(f"network alone: {record.gflops:.0f} GFLOP/s")
+    if record.gemm_gflops is not None:
+        share = 100 * record.gflops / record.gemm_gflops
+        lines[-1] += f", {share:.0f} % of the {record.gemm_gflops:.0f} of a matrix product in NumPy"
     memory = [] if record.peak_memory_mb is None else [f"at most {record.peak_memory_mb:.0f} MB of memory"]
     model = f"{record.model_bytes / 1e6:.1f} MB, built in {record.build_s:.1f} s, loaded in {record.load_s:.2f} s"
     lines.append(", ".join([f"model: {model}", *memory]))
@@ -306,7 +320,8 @@ def time_engine(args: argparse.Namespace) -> int:
 
 def sweep(args: argparse.Namespace) -> int:
     """Times, and where there are trained weights scores, every combination; prints one table and keeps all records."""
-    backend = backends.get(args.backend)
+    _refuse_simulated(args)
+    backend = _backend(args)
     backend.require()
     models = list(zoo.NETWORKS) if args.model == "all" else [zoo.get(args.model).name]
     precisions = backend.precisions() if args.precision == "all" else (args.precision,)
@@ -392,14 +407,15 @@ def _job(args: argparse.Namespace) -> _Job:
 def _built(args: argparse.Namespace, job: _Job | None = None) -> Path:
     """An engine, by default the one asked for, exported and built if need be."""
     job = job or _job(args)
-    backend = backends.get(args.backend)
+    backend = _backend(args)
     backend.require(job.spec.precision)  # before the export, which takes longer
+    input_type = "float32" if args.backend == "magicmind" else args.input_type  # see `_backend`
     if _can_export():
         from helpers import export
 
-        onnx_file = export.export(job.model, job.weights, backend.opset, input_type=args.input_type)
+        onnx_file = export.export(job.model, job.weights, backend.opset, input_type=input_type)
     else:  # a container: the ONNX file was exported elsewhere and copied here
-        onnx_file = paths.onnx_file(job.model, paths.weights_tag(job.weights), backend.opset, args.input_type)
+        onnx_file = paths.onnx_file(job.model, paths.weights_tag(job.weights), backend.opset, input_type)
     return backend.build(onnx_file, job.spec)
 
 
@@ -408,21 +424,22 @@ class _Speed:
     """A timed engine, with all that the record of it was made from."""
 
     record: Record
-    alone: NetworkTiming
+    alone: NetworkTiming | CardTiming
     whole: EndToEndTiming
 
 
 def _measured(args: argparse.Namespace, job: _Job, dataset: CocoDataset, images: int) -> _Speed:
     """Builds, loads and times an engine, and lets go of it."""
     built, batch_size = _built(args, job), job.spec.batch_size
-    gemm = benchmark.gemm_gflops()
+    gemm = None if args.backend == "magicmind" else benchmark.gemm_gflops()  # the CPU is no measure of a card
     with benchmark.peak_memory() as peak:
         engine, load_s = benchmark.timed(lambda: _load(args, built))
         with engine:
             pictures = benchmark.sample_pictures(dataset, engine, images, args.seed)
-            alone = benchmark.network_only(engine, batch_size, min_runs=args.runs, min_seconds=args.seconds)
+            alone = _time_alone(args, built, engine, batch_size)
             whole = benchmark.end_to_end(PoseEstimator(engine), pictures, batch_size, _painter(args))
-    gemm = max(gemm, benchmark.gemm_gflops())  # before and after: a machine that others use may be busy once
+    if gemm is not None:
+        gemm = max(gemm, benchmark.gemm_gflops())  # before and after: a machine that others use may be busy once
     return _Speed(benchmark.speed_record(built, alone, whole, args.command, load_s, peak, gemm), alone, whole)
 
 
@@ -446,13 +463,14 @@ def _side_by_side(speed: _Speed) -> list[dict[str, Any]]:
     """Percentiles and throughput of the network alone and of the whole call, a row each."""
     rows = []
     noise = speed.record.weights == "random"
-    timings = {f"network alone, batch {speed.alone.batch_size}": (speed.alone, "runs")}
+    tool = " by mm_run" if isinstance(speed.alone, mm_run.CardTiming) else ""
+    timings = {f"network alone{tool}, batch {speed.alone.batch_size}": (speed.alone, "runs")}
     if not noise:
         timings["whole call, flip test"] = (speed.whole, "images")
     for name, (timing, unit) in timings.items():
         row = {"milliseconds per run or image": name}
         row.update({key: f"{ms:.1f}" for key, ms in dataclasses.asdict(timing.latency).items()})
-        rows.append({**row, "images/s": f"{timing.images_per_s:.2f}", "of": f"{len(timing.samples_s)} {unit}"})
+        rows.append({**row, "images/s": f"{timing.images_per_s:.2f}", "of": f"{timing.runs} {unit}"})
     return rows
 
 
@@ -464,12 +482,34 @@ def _painter(args: argparse.Namespace) -> Callable[[np.ndarray, Poses], object] 
     return draw_poses
 
 
+def _backend(args: argparse.Namespace) -> Backend:
+    options = {"simulate": args.simulate, "mlu_arch": args.mlu_arch}
+    if args.backend == "magicmind":
+        # Calibration needs a card too; and MagicMind itself puts what normalises in front of the float32 export.
+        options.update(device_id=args.device_id, uint8_input=args.input_type == "uint8")
+    return backends.get(args.backend, **options)
+
+
+def _refuse_simulated(args: argparse.Namespace) -> None:
+    if args.simulate:
+        raise UsageError("a simulated card has no speed: leave out --simulate, or use eval, which tells its accuracy")
+
+
+def _time_alone(args: argparse.Namespace, built: Path, engine: Engine, batch_size: int) -> NetworkTiming | CardTiming:
+    """The network alone: on a card by the toolkit's own `mm_run` where there is one, else by our loop."""
+    tool = mm_run.find() if args.backend == "magicmind" else None
+    if tool is None:
+        return benchmark.network_only(engine, batch_size, min_runs=args.runs, min_seconds=args.seconds)
+    shape = engine.batch_shape(batch_size, *(engine.input_shape or (zoo.INPUT_SIZE, zoo.INPUT_SIZE)))
+    return mm_run.measure(tool, built, shape, args.device_id, max(args.runs, mm_run.RUNS))
+
+
 def _can_export() -> bool:
     return all(importlib.util.find_spec(package) for package in ("torch", "mmcv", "mmpose"))
 
 
 def _load(args: argparse.Namespace, built: Path) -> Engine:
-    return backends.get(args.backend).load(built, args.device_id)
+    return _backend(args).load(built, args.device_id)
 
 
 def _progress(done: int, count: int) -> None:
@@ -498,12 +538,12 @@ def _check_output_folder(folder: Path | None, names: Sequence[str], files: Seque
         raise UsageError(f"--out {folder} would overwrite {min(clash)}; choose another folder")
 
 
-def _as_json(outcome: Outcome) -> dict[str, Any]:
+def _as_json(outcome: Outcome, note: str) -> dict[str, Any]:
     people = [
         {"score": float(score), "keypoints": points.tolist()}
         for score, points in zip(outcome.poses.scores, outcome.poses.keypoints)
     ]
-    return {"image": outcome.name, "people": people, "stage_ms": outcome.stage_ms}
+    return {"image": outcome.name, "people": people, **({"note": note} if note else {"stage_ms": outcome.stage_ms})}
 
 
 def _picture_names(files: Sequence[Path]) -> list[str]:

@@ -160,6 +160,11 @@ class Record:
             raise DataError(f"This is no record: {error}.") from error
 
     @property
+    def simulated(self) -> bool:
+        """Whether a double of a card made it (`backends.magicmind`): its accuracy is one, and it has no times."""
+        return self.backend.endswith("-simulated")
+
+    @property
     def name(self) -> str:
         """The same for two measurements of the same thing, of which the later replaces the earlier."""
         parts = [self.model, self.weights, self.backend, self.precision]

@@ -11,6 +11,7 @@ An engine's own library is imported when it is first needed, so asking for names
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 from helpers import zoo
 from helpers.backends.base import Backend, BuildSpec, Engine, NotHere
@@ -32,20 +33,27 @@ def names() -> tuple[str, ...]:
     return tuple(_MODULES)
 
 
-def get(name: str) -> Backend:
+def get(name: str, **options: Any) -> Backend:
     """A backend by name, whether or not it can run here (`is_available` tells).
 
+    Args:
+        name: one of `names()`.
+        **options: what only that backend knows, such as `simulate=True` (`magicmind.Options`); those that are
+            false, empty or None are as good as not given.
+
     Raises:
-        UsageError: there is none of that name; names the choices.
+        UsageError: there is none of that name, or it has no such option; names the choices.
     """
+    given = {key: value for key, value in options.items() if value}
     if name not in _MODULES:
         raise UsageError(f"There is no backend {name!r}; {zoo.choices(name, _MODULES)}.")
     try:
-        return importlib.import_module(_MODULES[name]).BACKEND
+        backend = importlib.import_module(_MODULES[name]).BACKEND
     except ModuleNotFoundError as error:
         if error.name != _MODULES[name]:
             raise
-        return NotHere(name, "it is not part of this version yet; use onnxruntime")
+        backend = NotHere(name, "it is not part of this version yet; use onnxruntime")
+    return backend.configured(**given) if given else backend
 
 
 def overview() -> list[dict[str, str]]:

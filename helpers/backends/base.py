@@ -10,7 +10,7 @@ import abc
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Iterator
 
 import numpy as np
 
@@ -26,8 +26,16 @@ if TYPE_CHECKING:
     class Calibration(Protocol):
         """Pictures from which a backend learns the ranges of activations, for the qint precisions."""
 
+        method: str
+
         def describe(self) -> dict[str, Any]:
             """What decides the outcome, as JSON types: which pictures (by hash), how many, which method."""
+
+        def __len__(self) -> int:
+            """Number of pictures."""
+
+        def batches(self) -> Iterator[np.ndarray]:
+            """The pictures as network input, each (1, 3, h, w) float32."""
 
 
 OUTPUT_CHANNELS = 2 * zoo.JOINTS
@@ -125,7 +133,8 @@ class Engine(abc.ABC):
 
         Raises:
             UsageError: this engine does not take such a batch, or it is closed.
-            DataError: the engine failed, or returned something else than such an output.
+            DataError: the engine failed, cannot take a picture of that size, or returned something else than such
+                an output.
         """
         if self._closed:
             raise UsageError(f"The {self.name} engine is closed; load it again.")
@@ -190,10 +199,12 @@ class Backend(abc.ABC):
     Attributes:
         name: as `backends.get` knows it.
         opset: of the ONNX file that it wants to build from.
+        note: what has to stand beside everything made with it; empty if nothing has.
     """
 
     name: str
     opset = 17
+    note = ""
 
     @abc.abstractmethod
     def is_available(self) -> tuple[bool, str]:
@@ -241,6 +252,7 @@ class Backend(abc.ABC):
             "shapes": spec.shapes(),
             "calibration": None if calibration is None else calibration.describe(),
             "format": _FORMAT,
+            **self._decides(spec),
         }
         path = paths.engine_file(
             source["model"],
@@ -249,7 +261,7 @@ class Backend(abc.ABC):
             spec.precision,
             spec.dynamic_shape,
             spec.batch_size,
-            source["input_type"],
+            decides["input_type"],
         )
         if not paths.is_current(path, decides):
             start = time.perf_counter()
@@ -282,6 +294,18 @@ class Backend(abc.ABC):
         if not _is_whole(facts):
             raise DataError(f"{paths.sidecar(path)} is damaged; build {path.name} again.")
         return self._load(path, facts, device_id)
+
+    def configured(self, **options: Any) -> Backend:
+        """The same with options of its own, if it has any.
+
+        Raises:
+            UsageError: it has no such option.
+        """
+        raise UsageError(f"The {self.name} backend has no option {', '.join(options)}; leave it out.")
+
+    def _decides(self, spec: BuildSpec) -> dict[str, Any]:
+        """What else decides a built model's content, for its sidecar."""
+        return {}
 
     @abc.abstractmethod
     def _build(self, onnx_path: Path, spec: BuildSpec, calibration: Calibration | None, out: Path) -> None:

@@ -6,9 +6,12 @@ import json
 
 import cv2
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
-from helpers import backends, export
+from helpers import backends, export, paths, preprocess
+from helpers.dataset import CocoDataset
 
 # A standing person, arms down, in a box of 1 x 1, joints in COCO's order.
 STANDING = np.array(
@@ -78,6 +81,58 @@ def exported(tmp_path_factory) -> dict:
         opset: export.export("MobileNetv2", "random", opset, folder / f"{opset}.onnx", shapes=[(128, 192)], batches=[2])
         for opset in export.OPSETS
     }
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """An ONNX file of opset 11 as exported, with one convolution instead of a network: (N, 34, H/4, W/4) at once."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny_opset11.onnx"
+    weight = np.random.default_rng(0).standard_normal((34, 3, 4, 4)).astype(np.float32)
+    ends = [
+        helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3, "height", "width"]),
+        helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", 34, "output_height", "output_width"]),
+    ]
+    node = helper.make_node("Conv", ["input", "weight"], ["output"], strides=[4, 4], kernel_shape=[4, 4])
+    graph = helper.make_graph([node], "tiny", ends[:1], ends[1:], [numpy_helper.from_array(weight, "weight")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6), str(path))
+    facts = {
+        "model": "MobileNetv2",
+        "weights": "random",
+        "weights_sha256": "",
+        "weights_file": None,
+        "opset": 11,
+        "input_type": "float32",
+    }
+    paths.write_sidecar(path, **facts)
+    return path
+
+
+class Pictures:
+    """Pictures of data/demo/calib2017 as a calibration set, small."""
+
+    def __init__(self, count: int = 3, method: str = "minmax", square: bool = False) -> None:
+        self.method = method
+        dataset = CocoDataset(paths.demo_data(), "calib2017")
+        self._files = [dataset.path(image_id) for image_id in dataset.sample(count)] if count else []
+        self._square = square
+
+    def describe(self) -> dict:
+        return {"images": [path.name for path in self._files], "count": len(self), "method": self.method}
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def batches(self):
+        for path in self._files:
+            image = preprocess.read_image(path)
+            image = cv2.resize(image, (128, 128)) if self._square else image
+            yield preprocess.to_input([preprocess.resize_align(image, 128)[0]])
+
+
+@pytest.fixture
+def pictures():
+    """Makes small calibration sets."""
+    return Pictures
 
 
 @pytest.fixture(scope="session")

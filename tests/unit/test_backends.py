@@ -89,7 +89,7 @@ def test_requirements_are_checked_before_anything_is_made():
     with pytest.raises(UsageError, match="does not build qint8_mixed_float16"):
         backends.get("pytorch").require("qint8_mixed_float16")
     with pytest.raises(DataError, match="not part of this version"):
-        backends.get("magicmind").require()
+        backends.get("openvino").require()
 
 
 def test_overview_has_a_row_for_each():
@@ -98,7 +98,7 @@ def test_overview_has_a_row_for_each():
     assert rows["onnxruntime"]["available"] == "yes"
     assert "force_float32" in rows["onnxruntime"]["builds"]
     assert rows["magicmind"]["available"] == "no"
-    assert "not part of this version" in rows["magicmind"]["version, or why not"]
+    assert "no magicmind package" in rows["magicmind"]["version, or why not"]
 
 
 @pytest.mark.parametrize(
