@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, Sequence
 
 from helpers import backends, benchmark, mm_run, paths, records, zoo
+from helpers.calibration import DEFAULT_COUNT, DEFAULT_SPLIT, METHODS, CalibrationSet
 from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError
 from helpers.estimator import PoseEstimator
@@ -143,6 +144,12 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("--split", default="val2017", help="folder and annotation name inside it")
         sub.add_argument("--image-num", type=_positive, default=None, help="a seeded sample of so many images")
         sub.add_argument("--seed", type=int, default=0, help="of the sample")
+    for sub in (build, infer, score, perf, bench):
+        group = sub.add_argument_group("calibration, for the qint precisions")
+        group.add_argument("--calibration-data", type=Path, help="folder of pictures, COCO-format or plain")
+        group.add_argument("--calibration-split", help="part of a COCO-format folder")
+        group.add_argument("--calibration-num", type=_positive, help=f"pictures (default {DEFAULT_COUNT})")
+        group.add_argument("--calibration-method", default="minmax", help=f"one of {', '.join(METHODS)}")
     score.add_argument("--out", type=Path, default=None, help="file for the results in COCO's format")
     for sub, runs, seconds in ((perf, 20, 3.0), (bench, 10, 2.0)):
         sub.add_argument("--runs", type=_positive, default=runs, help="least number of timed runs (by mm_run: 1000)")
@@ -286,7 +293,7 @@ def evaluate_dataset(args: argparse.Namespace) -> int:
         raise UsageError(f"--out {args.out} is a folder; name a file for the results")
     dataset = _dataset(args)
     image_ids = dataset.sample(args.image_num, args.seed)
-    built = _built(args)
+    built = _built(args, scored=dataset)
     estimator = PoseEstimator(_load(args, built), flip_test=not args.no_flip)
     run = evaluate.run(estimator, dataset, image_ids, args.batch_size, _progress)
     record = benchmark.accuracy_record(built, run, dataset, args.batch_size, estimator.flip_test, args.command)
@@ -404,11 +411,12 @@ def _job(args: argparse.Namespace) -> _Job:
     return _Job(_model(args), args.weights, spec)
 
 
-def _built(args: argparse.Namespace, job: _Job | None = None) -> Path:
-    """An engine, by default the one asked for, exported and built if need be."""
+def _built(args: argparse.Namespace, job: _Job | None = None, scored: CocoDataset | None = None) -> Path:
+    """An engine, by default the one asked for, exported and built if need be; never calibrated with what is scored."""
     job = job or _job(args)
     backend = _backend(args)
     backend.require(job.spec.precision)  # before the export, which takes longer
+    calibration = _calibration(args, job, scored)
     input_type = "float32" if args.backend == "magicmind" else args.input_type  # see `_backend`
     if _can_export():
         from helpers import export
@@ -416,7 +424,26 @@ def _built(args: argparse.Namespace, job: _Job | None = None) -> Path:
         onnx_file = export.export(job.model, job.weights, backend.opset, input_type=input_type)
     else:  # a container: the ONNX file was exported elsewhere and copied here
         onnx_file = paths.onnx_file(job.model, paths.weights_tag(job.weights), backend.opset, input_type)
-    return backend.build(onnx_file, job.spec)
+    return backend.build(onnx_file, job.spec, calibration)
+
+
+def _calibration(args: argparse.Namespace, job: _Job, scored: CocoDataset | None) -> CalibrationSet | None:
+    """The pictures to calibrate with, none of them scored; None for precisions that need none."""
+    if not job.spec.precision.startswith("qint"):
+        return None
+    usual, split = paths.demo_data(), DEFAULT_SPLIT
+    if job.weights == "official":  # trained on photographs, which the demo pictures are not
+        usual, split = paths.coco(), "train2017"
+    pictures = CalibrationSet(
+        args.calibration_data or usual,
+        args.calibration_split or split,
+        args.calibration_num or DEFAULT_COUNT,
+        args.calibration_method,
+        input_shape=None if job.spec.dynamic_shape else job.spec.input_shape,
+    )
+    if scored is not None:
+        pictures.refuse(scored)
+    return pictures
 
 
 @dataclass(frozen=True)
@@ -430,7 +457,7 @@ class _Speed:
 
 def _measured(args: argparse.Namespace, job: _Job, dataset: CocoDataset, images: int) -> _Speed:
     """Builds, loads and times an engine, and lets go of it."""
-    built, batch_size = _built(args, job), job.spec.batch_size
+    built, batch_size = _built(args, job, dataset), job.spec.batch_size
     gemm = None if args.backend == "magicmind" else benchmark.gemm_gflops()  # the CPU is no measure of a card
     with benchmark.peak_memory() as peak:
         engine, load_s = benchmark.timed(lambda: _load(args, built))
@@ -451,7 +478,7 @@ def _row(args: argparse.Namespace, job: _Job, dataset: CocoDataset) -> Record:
     record = _measured(args, job, dataset, min(images, _TIMED_IMAGES)).record
     if job.weights == "random":
         return record
-    with _load(args, _built(args, job)) as engine:
+    with _load(args, _built(args, job, dataset)) as engine:
         image_ids = dataset.sample(images, args.seed)
         run = evaluate.run(PoseEstimator(engine), dataset, image_ids, job.spec.batch_size, _progress)
     if run.failures:

@@ -4,10 +4,11 @@
     for row in export.read_checks(path): print(row)
 
 Two opsets, because no one file suits all engines: MagicMind's parser takes opset 11 only, ONNX Runtime needs 13 or
-more for int8 weights with a scale per channel. The opset 11 graph is the network as MMPose has it, deconvolutions
-included; the other one computes them as convolutions (`network.without_deconvolutions`), which CPUs do faster. Both
-files are checked alike, with ONNX Runtime. Either can take bytes instead of floats (`input_type="uint8"`);
-normalisation is in the graph then.
+more for int8 weights with a scale per channel. In both files the last convolution is two, one for heatmaps and one for
+tags (`network.with_separate_halves`), so that each can have an int8 scale of its own. Apart from that, the opset 11
+graph is the network as MMPose has it, deconvolutions included; the other one computes them as convolutions
+(`network.without_deconvolutions`), which CPUs do faster. Both files are checked alike, with ONNX Runtime. Either can
+take bytes instead of floats (`input_type="uint8"`); normalisation is in the graph then.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ CHECK_SHAPES = ((512, 512), (512, 704), (1024, 512))
 CHECK_BATCHES = (1, 3)
 TOLERANCE = 1e-3  # largest absolute error, as a share of the output's range
 
-_FORMAT = 2  # to be counted up when the exported graph changes for the same network
+_FORMAT = 3  # to be counted up when the exported graph changes for the same network
 _INPUT_DIMS = {"float32": ["batch", 3, "height", "width"], "uint8": ["batch", "height", "width", 3]}
 _OUTPUT_DIMS = ["batch", 2 * zoo.JOINTS, "output_height", "output_width"]  # a quarter: not the input's symbols
 
@@ -320,6 +321,7 @@ def _write(module: torch.nn.Module, path: Path, opset: int, input_type: str) -> 
     """
     import torch
 
+    module = network.with_separate_halves(module)
     if opset != OPSETS[0]:
         module = network.without_deconvolutions(module)
     side = 4 * network.STRIDE  # the trace does not depend on it

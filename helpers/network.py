@@ -168,6 +168,53 @@ def with_uint8_input(module: torch.nn.Module) -> torch.nn.Module:
     return Uint8Input().eval()
 
 
+def with_separate_halves(module: torch.nn.Module) -> torch.nn.Module:
+    """The same network with its last convolution as two, one for the heatmaps and one for the tags.
+
+    It is the same arithmetic. But engines that quantise give a layer's output one scale, and heatmaps from 0 to 1 have
+    few steps left on a scale that is made for tags of several units.
+
+    Args:
+        module: from `load`; stays as it is.
+
+    Returns:
+        A module in eval mode, with `module`'s outputs.
+    """
+    import torch
+
+    class Halves(torch.nn.Module):
+        """The last layer's upper and lower half of output channels."""
+
+        def __init__(self, last: torch.nn.Conv2d) -> None:
+            super().__init__()
+            self.heatmaps, self.tags = (_channels_of(last, k) for k in (slice(zoo.JOINTS), slice(zoo.JOINTS, None)))
+
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            """(N, C, h, w) -> (N, 34, h, w) float32."""
+            return torch.cat([self.heatmaps(features), self.tags(features)], dim=1)
+
+    network = copy.deepcopy(module).eval()
+    network.keypoint_head.final_layer = Halves(network.keypoint_head.final_layer)
+    return network
+
+
+def _channels_of(layer: torch.nn.Conv2d, channels: slice) -> torch.nn.Conv2d:
+    """A convolution that gives some of another's output channels."""
+    import torch
+
+    weight, bias = layer.weight.detach()[channels], layer.bias.detach()[channels]
+    part = torch.nn.Conv2d(layer.in_channels, len(bias), layer.kernel_size, layer.stride, layer.padding)
+    with torch.no_grad():
+        part.weight.copy_(weight)
+        part.bias.copy_(bias)
+    return part
+
+
+def _last_layers(last: torch.nn.Module) -> list[torch.nn.Conv2d]:
+    """A head's last layer, or both if it is separate for heatmaps and tags."""
+    return list(last.children()) or [last]
+
+
 def without_deconvolutions(module: torch.nn.Module) -> torch.nn.Module:
     """The same network with its head's deconvolutions (stride 2, kernel 4) as convolutions of a quarter of the size.
 
@@ -177,7 +224,7 @@ def without_deconvolutions(module: torch.nn.Module) -> torch.nn.Module:
     The last layer works pixel by pixel, so it comes before the interleaving, which then has little to move.
 
     Args:
-        module: from `load`; stays as it is.
+        module: from `load` or `with_separate_halves`; stays as it is.
 
     Returns:
         A module in eval mode, with `module`'s outputs; a network without deconvolutions (HRNet) is only copied.
@@ -186,20 +233,22 @@ def without_deconvolutions(module: torch.nn.Module) -> torch.nn.Module:
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
     class Interleaved(torch.nn.Module):
-        """Convolution -> ReLU (-> last layer) for each of four phases -> interleave them."""
+        """Convolution -> ReLU (-> last layers, side by side) for each of four phases -> interleave them."""
 
-        def __init__(self, deconvolution: torch.nn.ConvTranspose2d, last: torch.nn.Conv2d | None) -> None:
+        def __init__(self, deconvolution: torch.nn.ConvTranspose2d, last: list[torch.nn.Conv2d]) -> None:
             super().__init__()
-            self.convolution = _convolution_of(deconvolution, phases_first=last is not None)
-            self.last = None if last is None else _four_times(last)
-            if last is not None:  # from phase by phase to channel by channel
-                self.order = torch.arange(4 * last.out_channels).view(4, -1).T.reshape(-1)
+            self.convolution = _convolution_of(deconvolution, phases_first=bool(last))
+            self.last = torch.nn.ModuleList(_four_times(layer) for layer in last)
+            # From phase by phase to channel by channel.
+            channels = torch.arange(sum(layer.out_channels for layer in self.last))
+            parts = channels.split([layer.out_channels for layer in self.last]) if last else [channels]
+            self.order = torch.cat([part.view(4, -1).T.reshape(-1) for part in parts])
 
         def forward(self, features: torch.Tensor) -> torch.Tensor:
             """(N, C, h, w) -> (N, C', 2h, 2w) float32."""
             phases = torch.relu(self.convolution(features))
-            if self.last is not None:
-                phases = self.last(phases)[:, self.order]
+            if self.last:
+                phases = torch.cat([layer(phases) for layer in self.last], dim=1)[:, self.order]
             return torch.nn.functional.pixel_shuffle(phases, 2)[:, :, 1:-1, 1:-1]
 
     network = copy.deepcopy(module).eval()
@@ -210,7 +259,7 @@ def without_deconvolutions(module: torch.nn.Module) -> torch.nn.Module:
         deconvolution, norm, activation = layers[k : k + 3]
         if not isinstance(activation, torch.nn.ReLU):
             raise DataError(f"The head's layer {k + 2} is no ReLU but {activation}; is this mmpose 0.29.0?")
-        last = head.final_layer if k + 3 == len(layers) else None
+        last = _last_layers(head.final_layer) if k + 3 == len(layers) else []
         blocks.append(Interleaved(fuse_conv_bn_eval(deconvolution, norm, transpose=True), last))
     if blocks:
         head.deconv_layers, head.final_layer = torch.nn.Sequential(*blocks), torch.nn.Identity()

@@ -31,11 +31,19 @@ if TYPE_CHECKING:
         def describe(self) -> dict[str, Any]:
             """What decides the outcome, as JSON types: which pictures (by hash), how many, which method."""
 
+        @property
+        def method(self) -> str:
+            """How ranges are chosen: `minmax`, `percentile`, `entropy`, `linear` or `eqnm`."""
+
+        @property
+        def percentile(self) -> float:
+            """For that method, percent of the values that a range has to hold."""
+
         def __len__(self) -> int:
             """Number of pictures."""
 
         def batches(self) -> Iterator[np.ndarray]:
-            """The pictures as network input, each (1, 3, h, w) float32."""
+            """Each picture as the network's input, (1, 3, h, w) float32."""
 
 
 OUTPUT_CHANNELS = 2 * zoo.JOINTS
@@ -57,6 +65,8 @@ class BuildSpec:
         input_shape: (height, width) of the input, if the shape is not dynamic.
         dim_range_min, dim_range_max: (N, 3, H, W) between which an engine that has to know (MagicMind) is told to
             expect dynamic shapes; the others take anything.
+        float_layers: names of convolutions in the ONNX graph that a qint precision leaves in float; None for the usual
+            ones, () for none (`sensitivity` finds out which matter).
 
     Raises:
         UsageError: on construction, if the parts make no sense, alone or together.
@@ -68,6 +78,7 @@ class BuildSpec:
     input_shape: tuple[int, int] = (zoo.INPUT_SIZE, zoo.INPUT_SIZE)
     dim_range_min: tuple[int, int, int, int] = (1, 3, 128, 128)
     dim_range_max: tuple[int, int, int, int] = (64, 3, 2560, 2560)
+    float_layers: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Checks everything, so that whoever gets a spec can rely on it."""
@@ -250,6 +261,7 @@ class Backend(abc.ABC):
             "precision": spec.precision,
             "dynamic_shape": spec.dynamic_shape,
             "shapes": spec.shapes(),
+            "float_layers": spec.float_layers,
             "calibration": None if calibration is None else calibration.describe(),
             "format": _FORMAT,
             **self._decides(spec),

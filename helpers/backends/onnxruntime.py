@@ -1,7 +1,9 @@
 """ONNX Runtime on the CPU: the default engine, which runs anywhere.
 
-Building runs the graph optimisations ahead of time, up to the level whose result does not depend on the machine;
-what does (memory layout) is done while loading. The built model is again an ONNX file, without the extension.
+The built model is again an ONNX file, without the extension. In float32 it is optimised ahead of time, up to the level
+whose result does not depend on the machine; what does (memory layout) is done while loading. In the other precisions it
+is as `qdq` writes it, and all optimisations come with loading: float16 weights would grow back
+to 32 bits otherwise.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 
+from helpers.backends import qdq
 from helpers.backends.base import Backend, BuildSpec, Engine, only_cpu
 from helpers.errors import DataError, UsageError
 
@@ -88,9 +91,22 @@ def _force_float32(onnx_path: Path, spec: BuildSpec, calibration: Calibration | 
     _session(onnx_path, options)
 
 
-# How each precision is built; what is not here cannot be.
+def _force_float16(onnx_path: Path, spec: BuildSpec, calibration: Calibration | None, out: Path) -> None:
+    """Weights and what operators give rounded to half; computed in float32, so it shows accuracy and size, not speed.
+
+    Input and output stay float32.
+    """
+    qdq.save(qdq.halve(qdq.load(onnx_path)), spec, out)
+
+
+# How each precision is built.
 _RECIPES: dict[str, Callable[[Path, BuildSpec, Calibration | None, Path], None]] = {
     "force_float32": _force_float32,
+    "force_float16": _force_float16,
+    "qint8_mixed_float16": qdq.write,
+    "qint8_mixed_float32": qdq.write,
+    "qint16_mixed_float16": qdq.write,
+    "qint16_mixed_float32": qdq.write,
 }
 
 
