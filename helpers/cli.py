@@ -429,7 +429,7 @@ def _built(args: argparse.Namespace, job: _Job | None = None, scored: CocoDatase
 
 def _calibration(args: argparse.Namespace, job: _Job, scored: CocoDataset | None) -> CalibrationSet | None:
     """The pictures to calibrate with, none of them scored; None for precisions that need none."""
-    if not job.spec.precision.startswith("qint"):
+    if not job.spec.needs_calibration:
         return None
     usual, split = paths.demo_data(), DEFAULT_SPLIT
     if job.weights == "official":  # trained on photographs, which the demo pictures are not

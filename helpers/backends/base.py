@@ -101,6 +101,11 @@ class BuildSpec:
                 f"The batch size {self.batch_size} exceeds {most[0]}, the most in the range of dimensions."
             )
 
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether the precision's ranges have to be learnt from pictures."""
+        return self.precision.startswith("qint")
+
     def shapes(self) -> dict[str, Any]:
         """The part of the spec that decides what shapes a built model takes, for its sidecar."""
         if self.dynamic_shape:
@@ -238,7 +243,7 @@ class Backend(abc.ABC):
         Args:
             onnx_path: a file made by `export.export`, with its sidecar; the engine takes the input that it takes.
             spec: what to build.
-            calibration: pictures to calibrate with, for the qint precisions.
+            calibration: pictures to calibrate with, for the qint precisions; the others do without.
 
         Returns:
             The built model, named as in the sample (`paths.engine_file`); its sidecar lies beside it.
@@ -250,6 +255,8 @@ class Backend(abc.ABC):
         """
         self.require(spec.precision)
         onnx_path = Path(onnx_path)
+        if not spec.needs_calibration:
+            calibration = None
         source = exported(onnx_path)
         decides = {
             "backend": self.name,

@@ -113,7 +113,7 @@ def builder_config(spec: BuildSpec, options: Options | None = None) -> dict[str,
     if spec.dynamic_shape:
         config["dim_range"] = {"0": {"min": list(spec.dim_range_min), "max": list(spec.dim_range_max)}}
     config["precision_config"] = {"precision_mode": spec.precision}
-    if needs_calibration(spec.precision):
+    if spec.needs_calibration:
         config["precision_config"]["weight_quant_granularity"] = options.weight_granularity
         config["precision_config"]["activation_quant_algo"] = "symmetric"
     config["computation_preference"] = "fast"
@@ -134,11 +134,6 @@ def explained(config: Mapping[str, Any]) -> list[dict[str, Any]]:
             dotted = f"{key}.{name}".rstrip(".")
             rows.append({"key": dotted, "value": setting, "what it does": EXPLAINED[dotted]})
     return rows
-
-
-def needs_calibration(precision: str) -> bool:
-    """Whether a precision's ranges have to be learnt from pictures."""
-    return precision.startswith("qint")
 
 
 class MagicMindBackend(Backend):
@@ -223,7 +218,7 @@ class MagicMindBackend(Backend):
                 raise DataError(f"MagicMind sees {inputs} inputs in {onnx_path.name} instead of one; export it again.")
             _ok(network.get_input(0).set_dimension(mm.Dims(_input_dims(spec))), "setting the input's dimensions")
             config = self._config(mm, spec)
-            if needs_calibration(spec.precision):
+            if spec.needs_calibration:
                 _calibrate(mm, network, config, calibration, spec, self.options.device_id)
             model = _made(mm.Builder().build_model(_NAME, network, config), f"building {spec.precision}")
             _ok(model.serialize_to_file(str(out)), "writing the model")
@@ -241,9 +236,11 @@ class MagicMindBackend(Backend):
             raise UsageError(f"{onnx_path} is of another opset than {self.opset}; export it with --opset {self.opset}.")
         if facts["input_type"] != "float32":
             raise UsageError(f"{onnx_path} normalises by itself; MagicMind does that (uint8_input): give it float32's.")
-        if needs_calibration(spec.precision) and calibration is None:
+        if spec.float_layers:
+            raise UsageError("Single layers stay in float on CPU engines only; build for MagicMind without float_layers.")
+        if spec.needs_calibration and calibration is None:
             raise UsageError(f"Building {spec.precision} needs pictures to calibrate with; give a calibration set.")
-        if needs_calibration(spec.precision) and self.options.uint8_input:  # before or after normalising? nobody says
+        if spec.needs_calibration and self.options.uint8_input:  # before or after normalising? nobody says
             raise UsageError(f"How {spec.precision} calibrates uint8 input is not known; use float32 input.")
 
     def _config(self, mm: ModuleType, spec: BuildSpec) -> Any:

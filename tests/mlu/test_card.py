@@ -57,7 +57,7 @@ def built(request):
     precision = request.param
     if precision not in CARD.precisions():
         pytest.skip(f"{precision} is not built here")
-    return CARD.build(ONNX, BuildSpec(precision), Pictures() if magicmind.needs_calibration(precision) else None)
+    return CARD.build(ONNX, BuildSpec(precision), Pictures())
 
 
 @pytest.fixture(scope="module")
