@@ -7,6 +7,7 @@ here, once.
 from __future__ import annotations
 
 import abc
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,6 @@ from helpers import paths, zoo
 from helpers.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    import os
     from types import TracebackType
 
     from typing_extensions import Protocol
@@ -403,6 +403,18 @@ def only_cpu(name: str, device_id: int) -> None:
     """
     if device_id != 0:
         raise UsageError(f"The {name} backend runs on the CPU, which is device 0; there is no device {device_id}.")
+
+
+def threads() -> int:
+    """Threads per run: the variable `OMP_NUM_THREADS`, which torch and NumPy obey too; 0 leaves it to the engine.
+
+    Raises:
+        UsageError: the variable holds no number.
+    """
+    value = os.environ.get("OMP_NUM_THREADS") or "0"
+    if not value.isdigit():
+        raise UsageError(f"OMP_NUM_THREADS must be a whole number, not {value!r}.")
+    return int(value)
 
 
 def _is_whole(facts: dict[str, Any]) -> bool:

@@ -237,7 +237,7 @@ class MagicMindBackend(Backend):
         if facts["input_type"] != "float32":
             raise UsageError(f"{onnx_path} normalises by itself; MagicMind does that (uint8_input): give it float32's.")
         if spec.float_layers:
-            raise UsageError("Single layers stay in float on CPU engines only; build for MagicMind without float_layers.")
+            raise UsageError("Single layers stay in float on CPU engines only; leave float_layers out for MagicMind.")
         if spec.needs_calibration and calibration is None:
             raise UsageError(f"Building {spec.precision} needs pictures to calibrate with; give a calibration set.")
         if spec.needs_calibration and self.options.uint8_input:  # before or after normalising? nobody says

@@ -8,15 +8,14 @@ to 32 bits otherwise.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 
 from helpers.backends import qdq
-from helpers.backends.base import Backend, BuildSpec, Engine, only_cpu
-from helpers.errors import DataError, UsageError
+from helpers.backends.base import Backend, BuildSpec, Engine, only_cpu, threads
+from helpers.errors import DataError
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -56,7 +55,7 @@ class OnnxRuntimeBackend(Backend):
     def _load(self, path: Path, facts: dict[str, Any], device_id: int) -> Engine:
         only_cpu(self.name, device_id)
         options = _options()
-        options.intra_op_num_threads = _threads()
+        options.intra_op_num_threads = threads()
         return OnnxRuntimeEngine(facts, _session(path, options))
 
 
@@ -125,18 +124,6 @@ def _session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.Inf
         return onnxruntime.InferenceSession(str(path), options, providers=_PROVIDERS)
     except Exception as error:  # a dozen kinds, without a common ancestor
         raise DataError(f"ONNX Runtime cannot read {path}: {_first_line(error)}.") from error
-
-
-def _threads() -> int:
-    """Threads per run: the variable `OMP_NUM_THREADS`, which torch and NumPy obey too; 0 is one per physical core.
-
-    Raises:
-        UsageError: the variable holds no number.
-    """
-    value = os.environ.get("OMP_NUM_THREADS") or "0"
-    if not value.isdigit():
-        raise UsageError(f"OMP_NUM_THREADS must be a whole number, not {value!r}.")
-    return int(value)
 
 
 def _first_line(error: Exception) -> str:

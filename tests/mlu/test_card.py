@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from helpers import backends, mm_run, paths
-from helpers.backends import BuildSpec, magicmind
+from helpers.backends import BuildSpec
 from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError
 from helpers.estimator import PoseEstimator

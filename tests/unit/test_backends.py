@@ -1,9 +1,14 @@
-"""The contract of the engines, tried on the real ones: ONNX Runtime and PyTorch."""
+"""The contract of the engines, tried on the real ones: ONNX Runtime, OpenVINO and PyTorch."""
 
 from __future__ import annotations
 
+import importlib.machinery
 import json
 import shutil
+import sys
+import threading
+import types
+import zipfile
 
 import numpy as np
 import onnx
@@ -16,8 +21,8 @@ from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError
 from helpers.preprocess import mirror, read_image, resize_align, stack_images, to_input
 
-HERE = ("onnxruntime", "pytorch")
-PLANNED = ("magicmind", "openvino")
+HERE = ("onnxruntime", "openvino", "pytorch")
+PLANNED = ("magicmind",)
 STATIC = BuildSpec(batch_size=2, dynamic_shape=False, input_shape=(64, 96))
 
 
@@ -50,6 +55,12 @@ def built_uint8(request, exported_uint8, tmp_path_factory):
 def ort(models):
     """The ONNX Runtime backend, with an empty folder to build in."""
     return backends.get("onnxruntime")
+
+
+@pytest.fixture
+def openvino(models):
+    """The OpenVINO backend, with an empty folder to build in."""
+    return backends.get("openvino")
 
 
 def test_names():
@@ -481,13 +492,139 @@ def test_engine_of_a_network_that_was_not_exported(engine):
 
 @pytest.mark.parametrize("value, good", [("", True), ("1", True), ("two", False), ("-1", False)])
 def test_threads_come_from_the_environment(exported, ort, monkeypatch, value, good):
-    path = ort.build(exported[17], STATIC)
+    path, other = ort.build(exported[17], STATIC), backends.get("openvino").build(exported[17], STATIC)
     monkeypatch.setenv("OMP_NUM_THREADS", value)
     if good:
         assert ort.load(path)._session.get_session_options().intra_op_num_threads == int(value or 0)
+        used = backends.get("openvino").load(other)._model.get_property("INFERENCE_NUM_THREADS")
+        assert used == int(value) if value else used >= 1
     else:
         with pytest.raises(UsageError, match="OMP_NUM_THREADS"):
             ort.load(path)
+        with pytest.raises(UsageError, match="OMP_NUM_THREADS"):
+            backends.get("openvino").load(other)
+
+
+def test_openvino_model_is_one_file(exported, openvino):
+    path = openvino.build(exported[17], STATIC)
+    assert sorted(each.name for each in path.parent.iterdir()) == [path.name, f"{path.name}.json"]
+    with zipfile.ZipFile(path) as file:
+        assert file.namelist() == ["model.xml", "model.bin"]
+
+
+def test_openvino_container_that_is_damaged_though_its_hash_fits(exported, openvino):
+    path = openvino.build(exported[17], STATIC)
+    facts, whole = paths.read_sidecar(path), path.read_bytes()
+    with zipfile.ZipFile(path) as file:
+        description = file.read("model.xml")
+    for members in (None, {}, {"model.xml": b"<net", "model.bin": b""}, {"model.xml": description, "model.bin": b""}):
+        path.write_bytes(whole[:1000])
+        if members is not None:
+            with zipfile.ZipFile(path, "w") as file:
+                for name, content in members.items():
+                    file.writestr(name, content)
+        paths.write_sidecar(path, **facts)
+        with pytest.raises(DataError, match=r"OpenVINO cannot read .*; build it again\.$") as caught:
+            openvino.load(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_openvino_computes_in_float32_unless_told_otherwise(exported, openvino):
+    """By itself it takes bfloat16 on processors that have it."""
+    images = network.picture_like(1, 64, 64)
+    full, half = (openvino.build(exported[17], BuildSpec(name)) for name in ("force_float32", "force_float16"))
+    assert half.stat().st_size < 0.55 * full.stat().st_size
+    with openvino.load(full) as exact, openvino.load(half) as rounded:
+        assert exact.computes_in == "f32"
+        assert rounded.computes_in in ("f32", "bf16", "f16")
+        assert rounded.run(images).dtype == np.float32
+        assert np.abs(rounded.run(images) - exact.run(images)).max() > 0
+
+
+def test_openvino_static_shape_is_in_the_graph(exported, exported_uint8, openvino):
+    import openvino as library
+
+    for files, wanted in ((exported, [2, 3, 64, 96]), (exported_uint8, [2, 64, 96, 3])):
+        with zipfile.ZipFile(openvino.build(files[17], STATIC)) as file:
+            model = library.Core().read_model(file.read("model.xml"), file.read("model.bin"))
+        assert [list(model.input(0).shape), list(model.output(0).shape)] == [wanted, [2, 34, 16, 24]]
+
+
+def test_outputs_are_the_callers(engine):
+    """Not memory of the engine that the next run overwrites."""
+    first = engine.run(network.picture_like(1, 64, 64, 1))
+    before = first.copy()
+    engine.run(network.picture_like(1, 64, 64, 2))
+    np.testing.assert_array_equal(first, before)
+
+
+def test_engines_run_from_several_threads(built):
+    backend, path = built
+    batches = [network.picture_like(1, 64, 64, seed) for seed in range(3)]
+    with backend.load(path) as one, backend.load(path) as other:
+        wanted = [one.run(batch) for batch in batches]
+        found = {}
+
+        def run(key):
+            found[key] = [(one, other)[key % 2].run(batch) for batch in batches for _ in range(3)]
+
+        threads = [threading.Thread(target=run, args=(key,)) for key in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(found) == 4
+    for outputs in found.values():
+        for k, output in enumerate(outputs):
+            np.testing.assert_allclose(output, wanted[k // 3], atol=1e-3)
+
+
+def test_openvino_that_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    available, reason = backends.get("openvino").is_available()
+    assert not available
+    assert "install openvino" in reason
+
+
+def test_openvino_builds_int8_from_what_the_quantiser_writes(exported, openvino, monkeypatch):
+    """Here with a stand-in that quantises nothing: who is asked, for what, and that its file is what is built."""
+    asked = []
+
+    def write(onnx_path, spec, calibration, out):
+        asked.append((onnx_path, spec.precision, calibration.describe()))
+        shutil.copy(exported[11], out)
+
+    module = types.ModuleType("helpers.backends.qdq")
+    module.__spec__ = importlib.machinery.ModuleSpec(module.__name__, None)
+    module.write = write
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert set(openvino.precisions()) > {"qint8_mixed_float16", "qint8_mixed_float32"}
+    calibration = types.SimpleNamespace(describe=lambda: {"pictures": 1})
+    path = openvino.build(exported[17], BuildSpec("qint8_mixed_float32"), calibration)
+    assert asked == [(exported[17], "qint8_mixed_float32", {"pictures": 1})]
+    assert len(list(path.parent.iterdir())) == 2
+    with openvino.load(path) as engine:
+        assert (engine.precision, engine.computes_in) == ("qint8_mixed_float32", "f32")
+
+
+def test_openvino_builds_no_int8_without_a_quantiser(exported, openvino, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert openvino.precisions() == ("force_float32", "force_float16")
+    with pytest.raises(UsageError, match="does not build qint8_mixed_float16"):
+        openvino.build(exported[17], BuildSpec("qint8_mixed_float16"))
+
+
+def test_openvino_failures_are_one_line(openvino, models, tmp_path):
+    (tmp_path / "a.onnx").write_bytes(b"no network")
+    with pytest.raises(DataError, match=r"OpenVINO cannot convert .*a\.onnx: ") as caught:
+        openvino.build(describe_as_exported(tmp_path / "a.onnx"), BuildSpec())
+    assert "\n" not in str(caught.value)
+    assert not [*models.rglob("*.*"), *models.rglob(".part-*")]
+    weight = helper.make_tensor("weight", TensorProto.FLOAT, (34, 1, 4, 4), np.zeros(34 * 16))  # of grey pictures
+    path = openvino.build(one_node_model(tmp_path / "b.onnx", "Conv", weight, strides=[4, 4]), BuildSpec())
+    with pytest.raises(DataError, match=r"OpenVINO (failed on|cannot read) .*") as caught:
+        openvino.load(path).run(network.picture_like(1, 64, 64))
+    assert "\n" not in str(caught.value)
 
 
 def test_stride_is_the_networks():

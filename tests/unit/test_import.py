@@ -67,20 +67,21 @@ def test_the_deployment_half_needs_numpy_and_opencv_alone():
 def test_engines_are_optional_too():
     """Without any engine's library the rooms still import; `is_available` then says what is missing."""
     code = (
-        "import sys; sys.modules['onnxruntime'] = None\n"
+        "import sys; sys.modules['onnxruntime'] = sys.modules['openvino'] = None\n"
         "from helpers import backends\n"
-        "print(backends.get('onnxruntime').is_available())"
+        "print(*(backends.get(name).is_available() for name in ('onnxruntime', 'openvino')))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=paths.root(), capture_output=True, text=True, check=True)
     assert done.stdout.startswith("(False, ")
     assert "install onnxruntime" in done.stdout
+    assert "install openvino" in done.stdout
 
 
 def test_imports_are_quick_and_lazy():
     """Apart from NumPy and OpenCV, which nearly every room needs, and Matplotlib, which drawing is about."""
     seconds, loaded = probe([], ["numpy", "cv2", "matplotlib.pyplot"], ["helpers", *(set(_FILES) - set(OPTIONAL))])
     assert {name: value for name, value in seconds.items() if value > MAX_CPU_SECONDS} == {}
-    assert not {"torch", "mmpose", "mmcv", "onnxruntime", "onnx", "numba"} & loaded
+    assert not {"torch", "mmpose", "mmcv", "onnxruntime", "openvino", "onnx", "numba"} & loaded
 
 
 @pytest.mark.parametrize("name", DEPLOYMENT_HALF)

@@ -1,0 +1,165 @@
+"""OpenVINO on the CPU: a second engine, which computes in bfloat16 or int8 where the processor can.
+
+A built model is OpenVINO's own form of the graph: a description and the weights, which OpenVINO keeps in two files
+and which are put here into one, an uncompressed zip file. It suits every CPU; what depends on the machine is done while
+loading.
+
+What the names mean here:
+
+| precision | weights in the file | computation |
+| --- | --- | --- |
+| `force_float32` | float32 | float32, always: left alone, OpenVINO takes bfloat16 where the CPU has it |
+| `force_float16` | float16 | as the CPU allows: float16 (AVX512-FP16, AMX-FP16), else bfloat16, else float32 |
+| `qint8_mixed_*` | int8 | int8, and what is not quantised as above |
+
+So on many servers `force_float16` means bfloat16, which has 8 significant bits where float16 has 11: its errors are
+not those of a card's float16. `OpenVinoEngine.computes_in` tells.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import tempfile
+import threading
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from helpers.backends import qdq
+from helpers.backends.base import Backend, BuildSpec, Engine, only_cpu, threads
+from helpers.errors import DataError
+
+if TYPE_CHECKING:
+    import openvino
+
+    from helpers.backends.base import Calibration
+
+# How each precision computes what is not quantised.
+_HINTS = {
+    "force_float32": "f32",
+    "force_float16": "f16",
+    "qint8_mixed_float16": "f16",
+    "qint8_mixed_float32": "f32",
+}
+_MEMBERS = ("model.xml", "model.bin")  # of the zip file: the description, the weights
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the date of both: a zip file has to have one, and today's would say nothing
+
+
+class OpenVinoBackend(Backend):
+    """Builds and loads models for OpenVINO's CPU plugin."""
+
+    name = "openvino"
+
+    def is_available(self) -> tuple[bool, str]:
+        """Whether the `openvino` package can be imported."""
+        try:
+            import openvino  # noqa: F401
+        except ImportError as error:
+            return False, f"{error}; install openvino"
+        return True, ""
+
+    def version(self) -> str:
+        """That of the `openvino` package, without the build's number."""
+        import openvino
+
+        return openvino.__version__.split("-")[0]
+
+    def precisions(self) -> tuple[str, ...]:
+        """Those that its CPU kernels have: none of 16-bit whole numbers."""
+        return tuple(_HINTS)
+
+    def _build(self, onnx_path: Path, spec: BuildSpec, calibration: Calibration | None, out: Path) -> None:
+        import openvino
+
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=str(out.parent)) as folder:
+            if spec.needs_calibration:
+                quantised = Path(folder) / "model.onnx"
+                # What is not rounded stays float32 in the file: the hint says what it is computed in.
+                qdq.write(onnx_path, dataclasses.replace(spec, precision="qint8_mixed_float32"), calibration, quantised)
+                onnx_path = quantised
+            members = [Path(folder) / name for name in _MEMBERS]
+            try:
+                model = _core().read_model(str(onnx_path))
+                if not spec.dynamic_shape:
+                    model.reshape(_fixed_shape(model, spec))
+                openvino.save_model(model, str(members[0]), compress_to_fp16=_HINTS[spec.precision] == "f16")
+            except RuntimeError as error:
+                raise DataError(f"OpenVINO cannot convert {onnx_path}: {_last_line(error)}.") from error
+            _pack(members, out)
+
+    def _load(self, path: Path, facts: dict[str, Any], device_id: int) -> Engine:
+        only_cpu(self.name, device_id)
+        config = {
+            "INFERENCE_PRECISION_HINT": _HINTS[facts["precision"]],
+            "INFERENCE_NUM_THREADS": threads(),
+            "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch, as the other engines do
+        }
+        try:
+            return OpenVinoEngine(facts, _core().compile_model(_core().read_model(*_unpack(path)), "CPU", config))
+        except (RuntimeError, KeyError, zipfile.BadZipFile) as error:
+            raise DataError(f"OpenVINO cannot read {path}: {_last_line(error)}; build it again.") from error
+
+
+class OpenVinoEngine(Engine):
+    """A compiled model of OpenVINO, with one request that runs take in turns.
+
+    Attributes:
+        computes_in: `f32`, `bf16` (bfloat16) or `f16`: what this CPU computes in, int8 layers apart.
+    """
+
+    def __init__(self, facts: dict[str, Any], model: openvino.CompiledModel) -> None:
+        """Takes over the compiled model."""
+        super().__init__(facts)
+        self.computes_in: str = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        self._model = model
+        self._request = model.create_infer_request()
+        self._turn = threading.Lock()  # a request that is busy refuses a second run
+
+    def _run(self, batch: np.ndarray) -> np.ndarray:
+        try:
+            with self._turn:
+                return self._request.infer([batch], share_inputs=True)[0]  # a copy: the next run reuses the memory
+        except RuntimeError as error:
+            raise DataError(f"OpenVINO failed on {batch.shape}: {_last_line(error)}.") from error
+
+    def _close(self) -> None:
+        self._model = self._request = None
+
+
+@functools.lru_cache(maxsize=None)
+def _core() -> openvino.Core:
+    """The one that everything shares, as OpenVINO advises: each would load the CPU plugin again."""
+    import openvino
+
+    return openvino.Core()
+
+
+def _fixed_shape(model: openvino.Model, spec: BuildSpec) -> list[int]:
+    """The input's only shape: (N, H, W, 3) if it takes bytes, else (N, 3, H, W)."""
+    if model.input(0).element_type.get_type_name() == "u8":
+        return [spec.batch_size, *spec.input_shape, 3]
+    return [spec.batch_size, 3, *spec.input_shape]
+
+
+def _pack(members: list[Path], out: Path) -> None:
+    """Puts files into one; the same files make the same one."""
+    with zipfile.ZipFile(str(out), "w") as file:
+        for member in members:
+            file.writestr(zipfile.ZipInfo(member.name, _EPOCH), member.read_bytes())
+
+
+def _unpack(path: Path) -> list[bytes]:
+    """Description and weights of a built model."""
+    with zipfile.ZipFile(str(path)) as file:
+        return [file.read(name) for name in _MEMBERS]
+
+
+def _last_line(error: Exception) -> str:
+    """What went wrong: OpenVINO's messages begin with where in its source it did."""
+    return str(error).strip().split("\n")[-1].rstrip(".")
+
+
+BACKEND = OpenVinoBackend()
