@@ -1,7 +1,7 @@
 """From an MMPose bottom-up checkpoint to poses on an MLU card or a CPU, one room per step.
 
 The rooms, in the order the data walks: `errors`, `zoo`, `paths`, `preprocess`, `network`, `export`, `backends`,
-`decode_numba`, `decode`, `estimator`, `dataset`, `calibration`, `evaluate`, `records`, `mm_run`, `benchmark`, `draw`,
-`cli`. A room imports earlier rooms only. `network` and `export` need torch and mmpose; everything else runs on numpy,
-OpenCV and an engine.
+`decode_numba`, `decode`, `estimator`, `dataset`, `calibration`, `evaluate`, `sensitivity`, `records`, `mm_run`,
+`benchmark`, `draw`, `cli`. A room imports earlier rooms only. `network` and `export` need torch and mmpose; everything
+else runs on numpy, OpenCV and an engine.
 """

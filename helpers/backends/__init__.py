@@ -17,7 +17,7 @@ from helpers import zoo
 from helpers.backends.base import Backend, BuildSpec, Engine, NotHere
 from helpers.errors import UsageError
 
-__all__ = ["Backend", "BuildSpec", "Engine", "get", "names", "overview"]
+__all__ = ["MEANINGS", "Backend", "BuildSpec", "Engine", "get", "meanings", "names", "overview"]
 
 # The module of each. A planned one counts: asking for it gets an answer, not a puzzle.
 _MODULES = {
@@ -26,6 +26,50 @@ _MODULES = {
     "openvino": "helpers.backends.openvino",
     "pytorch": "helpers.backends.pytorch",
 }
+
+# What the name of a precision means, by backend. Absent: that backend does not build it.
+MEANINGS = {
+    "force_float32": {
+        "onnxruntime": "weights, activations and arithmetic in float32",
+        "openvino": "the same",
+        "magicmind": "the same",
+        "pytorch": "the same, as MMPose has it: the reference",
+    },
+    "force_float16": {
+        "onnxruntime": "weights, and what operators give, rounded to float16; arithmetic in float32, so it shows "
+        "accuracy and size, not speed",
+        "openvino": "weights in float16; arithmetic too where the CPU has it, else in float32",
+        "magicmind": "weights, activations and arithmetic in float16",
+    },
+    "qint8_mixed_float16": {
+        "onnxruntime": "8 bits: weights signed, a scale per channel, activations unsigned, a scale per tensor; the "
+        "last layers stay in float, with float16 weights and outputs",
+        "openvino": "the same file, run by OpenVINO",
+        "magicmind": "convolutions in 8 bits, the rest in float16",
+    },
+    "qint8_mixed_float32": {
+        "onnxruntime": "the same 8 bits; the last layers in float32",
+        "openvino": "the same file, run by OpenVINO",
+        "magicmind": "convolutions in 8 bits, the rest in float32",
+    },
+    "qint16_mixed_float16": {
+        "onnxruntime": "as qint8, with 16 bits for weights and activations; arithmetic in float32, so it shows "
+        "accuracy and size, not speed",
+        "magicmind": "convolutions in 16 bits, the rest in float16",
+    },
+    "qint16_mixed_float32": {
+        "onnxruntime": "the same 16 bits; the last layers in float32",
+        "magicmind": "convolutions in 16 bits, the rest in float32",
+    },
+}
+
+
+def meanings() -> list[dict[str, str]]:
+    """One row per precision for a table: what its name means on each backend."""
+    return [
+        {"precision": precision, **{name: MEANINGS[precision].get(name, "-") for name in names()}}
+        for precision in zoo.PRECISIONS
+    ]
 
 
 def names() -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from typing import TYPE_CHECKING, Any, Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _TYPES = {"qint8": ("QUInt8", "QInt8"), "qint16": ("QUInt16", "QInt16")}
 _OPERATORS = ("Add", "Clip", "Conv", "ConvTranspose", "MaxPool", "Relu", "Resize")
 _ACTIVATIONS = ("Clip", "Relu")
-_COMPUTING = (*_OPERATORS, "BatchNormalization", "Concat", "Mul", "Sub")  # the others only move values about
+_COMPUTING = (*_OPERATORS, "Concat", "Mul", "Sub")  # the others only move values about
 _OPSET = 17
 _BINS = {"percentile": 2048, "entropy": 128}  # ONNX Runtime's own defaults
 _MOST_BINS = 1 << 16  # a histogram grows with the values that it sees; this much at most
@@ -60,18 +60,23 @@ def write(onnx_path: Path, spec: BuildSpec, calibration: Calibration | None, out
 def load(path: Path) -> onnx.ModelProto:
     """An exported network with the shapes of all tensors, which rounding needs to know.
 
-    One of an opset that has no scale per channel yet (MagicMind's, 11) is brought up to 17.
+    One of an opset that has no scale per channel yet (MagicMind's, 11) is brought up to 17, and the normalisation after
+    its deconvolutions becomes part of them, as in a card's kernels: before it, channels differ too much in range to
+    share a scale.
 
     Raises:
-        DataError: it is no ONNX file.
+        DataError: it is no ONNX file, or onnx is not installed.
     """
-    import onnx
-    import onnx.version_converter
+    try:
+        import onnx
+        import onnx.version_converter
+    except ImportError as error:
+        raise DataError(f"Building this precision needs onnx ({error}); install it, or build elsewhere.") from error
 
     try:
         document = onnx.load(str(path))
         if document.opset_import[0].version < _OPSET:
-            document = onnx.version_converter.convert_version(document, _OPSET)
+            document = _fold_norms(onnx.version_converter.convert_version(document, _OPSET))
         return onnx.shape_inference.infer_shapes(document)
     except Exception as error:  # protobuf and ONNX have a dozen kinds, without a common ancestor
         raise DataError(f"{path} is no readable ONNX file: {_first_line(error)}; export it again.") from error
@@ -141,18 +146,20 @@ def ranges(document: onnx.ModelProto, calibration: Calibration | None, precision
     return TensorsData(kind, {**found, **{before: found[after] for before, after in replaced.items()}})
 
 
-def activations(document: onnx.ModelProto, batches: Iterator[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+def activations(document: onnx.ModelProto, batches: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
     """Runs pictures through a network and yields all tensors that are to be rounded, by name.
 
     Args:
         document: from `load`.
         batches: (1, 3, h, w) float32 each; turned back into bytes for a network that takes bytes.
 
+    Yields:
+        One dictionary per picture, emptied before the next picture is run.
+
     Raises:
         DataError: ONNX Runtime cannot run the network, or a value is not finite; names the tensor.
     """
     import onnx
-    import onnxruntime
 
     names = _rounded(document)
     probed = onnx.ModelProto()
@@ -160,22 +167,53 @@ def activations(document: onnx.ModelProto, batches: Iterator[np.ndarray]) -> Ite
     known = {value.name: value for value in (*document.graph.value_info, *document.graph.input)}
     del probed.graph.output[:]
     probed.graph.output.extend(known[name] for name in names)
+    for found in _run(probed, batches):
+        tensors = dict(zip(names, found))
+        broken = [name for name, values in tensors.items() if not np.isfinite(values.sum())]
+        if broken:
+            raise DataError(f"The tensor {broken[0]} is not finite for a calibration picture; check the weights.")
+        yield tensors
+        found.clear()  # whoever still holds the dictionary, too: the next picture needs the room
+        tensors.clear()
+
+
+def outputs(document: onnx.ModelProto, batches: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """Runs pictures through a network, rounded or not.
+
+    Args:
+        document: from `load` or `quantise`.
+        batches: (1, 3, h, w) float32 each.
+
+    Returns:
+        (1, 34, h/4, w/4) float32 each.
+
+    Raises:
+        DataError: ONNX Runtime cannot run the network.
+    """
+    return [found[0] for found in _run(document, batches)]
+
+
+def _run(document: onnx.ModelProto, batches: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """All outputs of a network in memory, batch by batch."""
+    import onnx
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 3  # errors only
     takes_bytes = document.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
     try:
-        session = onnxruntime.InferenceSession(probed.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        for batch in batches:
-            fed = _as_bytes(batch) if takes_bytes else batch
-            tensors = dict(zip(names, session.run(names, {"input": fed})))
-            broken = [name for name, values in tensors.items() if not np.isfinite(values.sum())]
-            if broken:
-                raise DataError(f"The tensor {broken[0]} is not finite for a calibration picture; check the weights.")
-            yield tensors
-    except (DataError, GeneratorExit):
-        raise
+        session = onnxruntime.InferenceSession(
+            document.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
     except Exception as error:  # a dozen kinds, without a common ancestor
-        raise DataError(f"ONNX Runtime cannot calibrate the network: {_first_line(error)}.") from error
+        raise DataError(f"ONNX Runtime cannot read the network: {_first_line(error)}.") from error
+    for batch in batches:
+        try:
+            yield session.run(None, {"input": _as_bytes(batch) if takes_bytes else batch})
+        except (GeneratorExit, MemoryError):
+            raise
+        except Exception as error:
+            raise DataError(f"ONNX Runtime failed on a picture of {batch.shape}: {_first_line(error)}.") from error
 
 
 def quantise(
@@ -310,6 +348,40 @@ def _replaced(document: onnx.ModelProto) -> dict[str, str]:
         for name, nodes in takers.items()
         if len(nodes) == 1 and nodes[0].op_type in _ACTIVATIONS and nodes[0].input[0] == name
     }
+
+
+def _fold_norms(document: onnx.ModelProto) -> onnx.ModelProto:
+    """Has deconvolutions do the normalisation that follows them; changes the document in place."""
+    from onnx import numpy_helper
+
+    graph = document.graph
+    weights = {weight.name: weight for weight in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Identity" and node.input[0] in weights:  # the exporter keeps one of several equal weights
+            weights[node.output[0]] = weights[node.input[0]]
+    makers = {name: node for node in graph.node for name in node.output}
+    for norm in [node for node in graph.node if node.op_type == "BatchNormalization"]:
+        layer = makers[norm.input[0]]
+        if layer.op_type != "ConvTranspose":
+            continue
+        scale, shift, mean, variance = (numpy_helper.to_array(weights[name]) for name in norm.input[1:])
+        factor = scale / np.sqrt(variance + _epsilon(norm))
+        kernel = numpy_helper.to_array(weights[layer.input[1]]) * factor[:, None, None]
+        bias = numpy_helper.to_array(weights[layer.input[2]]) if len(layer.input) > 2 else 0
+        for name, values in (("kernel", kernel), ("bias", (bias - mean) * factor + shift)):
+            graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), f"{layer.name}.{name}"))
+        layer.input[:] = [layer.input[0], f"{layer.name}.kernel", f"{layer.name}.bias"]
+        layer.output[0] = norm.output[0]
+        graph.node.remove(norm)
+    used = {name for node in graph.node for name in node.input}
+    kept = [weight for weight in graph.initializer if weight.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    return document
+
+
+def _epsilon(norm: onnx.NodeProto) -> float:
+    return next((attribute.f for attribute in norm.attribute if attribute.name == "epsilon"), 1e-5)
 
 
 def _as_bytes(batch: np.ndarray) -> np.ndarray:

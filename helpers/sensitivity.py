@@ -1,0 +1,159 @@
+"""Which layers suffer from being rounded, and which to leave in float so that accuracy does not.
+
+    rows = sensitivity.rank(onnx_path, "qint8_mixed_float16", pictures)        # worst first
+    spec, drop = sensitivity.within(0.005, onnx_path, spec, pictures, dataset)  # a spec that names float layers
+
+Everything is measured on calibration pictures: choosing layers by the scored set would be learning the exam. ONNX
+Runtime does the measuring, also for other engines; the layers' names are those of the ONNX file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Callable, Sequence
+
+import numpy as np
+
+from helpers import backends, evaluate, zoo
+from helpers.backends import qdq
+from helpers.errors import UsageError
+from helpers.estimator import PoseEstimator
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from helpers.backends import BuildSpec
+    from helpers.calibration import CalibrationSet
+    from helpers.dataset import CocoDataset
+
+_PICTURES = 3  # that outputs are compared on
+_AT_ONCE = 4  # layers that go back to float between two measurements of AP
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """What rounding one layer alone does to the output.
+
+    Attributes:
+        layer: its name in the ONNX file.
+        heatmaps_db, tags_db: signal-to-noise ratio of both halves of the output, decibels; the lower the worse.
+    """
+
+    layer: str
+    heatmaps_db: float
+    tags_db: float
+
+    @property
+    def worst_db(self) -> float:
+        """That of the half that suffers more."""
+        return min(self.heatmaps_db, self.tags_db)
+
+
+def signal_to_noise(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Ratio of power to that of the error, for heatmaps and for tags.
+
+    Args:
+        found, wanted: network outputs (N, 34, h, w) float32, one per picture, of any sizes.
+
+    Returns:
+        Decibels: 20 more is an error a tenth as large. Infinite if there is none.
+    """
+    ratios = []
+    for half in (slice(zoo.JOINTS), slice(zoo.JOINTS, None)):
+        signal = sum(float(np.square(b[:, half], dtype=np.float64).sum()) for b in wanted)
+        noise = sum(float(np.square(a[:, half] - b[:, half], dtype=np.float64).sum()) for a, b in zip(found, wanted))
+        ratios.append(10 * float(np.log10(signal / noise)) if noise else float("inf"))
+    return ratios[0], ratios[1]
+
+
+def rank(
+    onnx_path: Path,
+    precision: str,
+    calibration: CalibrationSet,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[LayerRow]:
+    """Rounds one layer at a time and compares the output with float32's.
+
+    Args:
+        onnx_path: from `export.export`.
+        precision: one of the qint ones.
+        calibration: the pictures; ranges come from all of them, outputs from the first few.
+        progress: called after every layer with (done, all).
+
+    Returns:
+        A row per convolution, the worst first.
+
+    Raises:
+        UsageError, DataError: as `qdq.write`.
+    """
+    document = qdq.load(onnx_path)
+    found = qdq.ranges(document, calibration, precision)
+    pictures = [batch for batch, _ in zip(calibration.batches(), range(_PICTURES))]
+    wanted = qdq.outputs(document, pictures)
+    spec = backends.BuildSpec(precision, float_layers=())
+    names = qdq.layers(document)
+    rows = []
+    for done, name in enumerate(names, 1):
+        rounded = qdq.quantise(document, spec, found, only=[name])
+        rows.append(LayerRow(name, *signal_to_noise(qdq.outputs(rounded, pictures), wanted)))
+        if progress is not None:
+            progress(done, len(names))
+    return sorted(rows, key=lambda row: row.worst_db)
+
+
+def within(
+    max_drop: float,
+    onnx_path: Path,
+    spec: BuildSpec,
+    calibration: CalibrationSet,
+    dataset: CocoDataset,
+    most_layers: int = 12,
+) -> tuple[BuildSpec, float]:
+    """Leaves as few of the worst layers in float as it takes to lose no more than so much AP.
+
+    Args:
+        max_drop: AP that may be lost against float32, 0.005 for half a percent.
+        onnx_path: from `export.export`.
+        spec: what to build; a qint precision, dynamic.
+        calibration: pictures to calibrate with and to find the worst layers with.
+        dataset: what AP is measured on: the calibration split with its annotations, never the scored one.
+        most_layers: to give up after.
+
+    Returns:
+        The spec with the layers named, which a build records, and the drop that is left.
+
+    Raises:
+        UsageError: `max_drop` is negative, or cannot be met with so many layers.
+        DataError: as a build.
+    """
+    if not max_drop >= 0:
+        raise UsageError(f"The drop of AP that is allowed must be 0 or more, not {max_drop:g}.")
+    backend = backends.get("onnxruntime")
+    goal = _ap(backend.build(onnx_path, backends.BuildSpec()), dataset) - max_drop
+    document = qdq.load(onnx_path)
+    left = qdq.in_float(document, spec)
+    worst: list[str] | None = None
+    while True:
+        spec = dataclasses.replace(spec, float_layers=tuple(left))
+        reached = _ap(backend.build(onnx_path, spec, calibration), dataset)
+        if reached >= goal:
+            return spec, goal + max_drop - reached
+        if worst is None:  # it takes minutes, and most networks do not need it
+            worst = [row.layer for row in rank(onnx_path, spec.precision, calibration) if row.layer not in left]
+        if len(left) >= most_layers or not worst:
+            raise UsageError(
+                f"With {len(left)} layers in float, {spec.precision} still loses {goal + max_drop - reached:.4f} AP, "
+                f"more than {max_drop:g}; allow more, or use a qint16 precision or force_float16."
+            )
+        left, worst = left + worst[:_AT_ONCE], worst[_AT_ONCE:]
+
+
+def _ap(built: Path, dataset: CocoDataset) -> float:
+    """Average precision of a built model on all of a dataset, with flip test."""
+    with backends.get("onnxruntime").load(built) as engine:
+        run = evaluate.run(PoseEstimator(engine), dataset, dataset.image_ids)
+    ap = run.stats.numbers["AP"]
+    if ap is None:
+        raise UsageError(f"{dataset.root / dataset.split} has no annotated people, so AP cannot be measured on it.")
+    return ap

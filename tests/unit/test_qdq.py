@@ -1,0 +1,345 @@
+"""The six precisions on ONNX Runtime: near float32, small, with a scale per channel, and built again when they must."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import textwrap
+import weakref
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+from onnxruntime.quantization.calibrate import EntropyCalibrater, MinMaxCalibrater, PercentileCalibrater
+
+from helpers import backends, network, paths, preprocess, sensitivity, zoo
+from helpers.backends import BuildSpec, qdq
+from helpers.calibration import CalibrationSet
+from helpers.dataset import CocoDataset
+from helpers.errors import DataError, UsageError
+from helpers.preprocess import read_image, resize_align, to_input
+
+ROUNDED = tuple(precision for precision in zoo.PRECISIONS if precision != "force_float32")
+INT8 = BuildSpec("qint8_mixed_float32")
+LEAST_DB = {"force": 50, "qint8": 20, "qint16": 45}  # of heatmaps and of tags
+
+
+@dataclasses.dataclass
+class Small:
+    """A calibration set of demo pictures, much smaller than the network sees them otherwise."""
+
+    count: int = 3
+    method: str = "minmax"
+    percentile: float = 99.9
+
+    def __len__(self):
+        return self.count
+
+    def describe(self):
+        return dataclasses.asdict(self)
+
+    def batches(self):
+        for path in CalibrationSet(count=self.count).files:
+            yield to_input([resize_align(read_image(path), 192)[0]])
+
+
+@pytest.fixture(scope="module")
+def scored():
+    """Network inputs of demo pictures that nothing is calibrated with, of different shapes."""
+    dataset = CocoDataset(paths.demo_data())
+    paths_ = [dataset.path(image_id) for image_id in dataset.sample(3, seed=2)]
+    return [to_input([resize_align(read_image(path), size)[0]]) for path, size in zip(paths_, (192, 192, 256))]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder for built models that all tests here share."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODEL_PATH", str(tmp_path_factory.mktemp("rounded")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def demo(demo_built):
+    """MobileNetv2 with the demo weights, opset 17. Random weights amplify each rounding: nothing can be told by them."""
+    return demo_built.parents[1] / "MobileNetv2_demo_opset17.onnx"
+
+
+@pytest.fixture(scope="module", params=ROUNDED)
+def rounded(request, demo, folder):
+    """A model in each precision but float32's."""
+    calibration = Small() if request.param.startswith("qint") else None
+    return backends.get("onnxruntime").build(demo, BuildSpec(request.param), calibration)
+
+
+@pytest.fixture(scope="module")
+def document(demo):
+    return qdq.load(demo)
+
+
+@pytest.fixture(scope="module")
+def found(document):
+    return qdq.ranges(document, Small(), "qint8")
+
+
+def scales(path) -> list[int]:
+    """How many scales each weight has, and how many channels."""
+    graph = onnx.load(str(path)).graph
+    values = {weight.name: weight for weight in graph.initializer}
+    return [
+        (len(numpy_helper.to_array(values[node.input[1]]).ravel()), values[node.input[0]].dims[0])
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in values and len(values[node.input[0]].dims) == 4
+    ]
+
+
+def test_near_float32_at_any_shape(rounded, demo, folder, scored):
+    ort = backends.get("onnxruntime")
+    with ort.load(rounded) as engine, ort.load(ort.build(demo, BuildSpec())) as reference:
+        found, wanted = ([engine.run(images) for images in scored] for engine in (engine, reference))
+        pairs = [np.concatenate([each, preprocess.mirror(each)]) for each in scored[:1]]
+        assert engine.run(pairs[0]).shape[0] == 2
+    assert len({output.shape for output in found}) > 1
+    assert not np.array_equal(found[0], wanted[0])
+    assert min(sensitivity.signal_to_noise(found, wanted)) > LEAST_DB[engine.precision.split("_")[0]]
+
+
+def test_size(rounded, demo):
+    size = rounded.stat().st_size / demo.stat().st_size
+    assert size <= {"force": 0.51, "qint8": 0.28, "qint16": 0.52}[rounded.name.split("_model_")[1].split("_")[0]]
+
+
+def test_weights_have_a_scale_per_channel(rounded):
+    if "qint" in rounded.name:
+        counts = scales(rounded)
+        assert len(counts) == 55  # of 57 convolutions; the last two stay in float
+        assert all(scales == channels for scales, channels in counts)
+
+
+def test_half_rounds_what_operators_give(demo, document):
+    """To the last bit: every output is a float16 number, also that of an int8 model whose rest is float16."""
+    images = [network.picture_like(1, 128, 128)]
+    fresh = qdq.load(demo)
+    [output] = qdq.outputs(qdq.halve(fresh), images)
+    np.testing.assert_array_equal(output, output.astype(np.float16).astype(np.float32))
+    spec = BuildSpec("qint8_mixed_float16")
+    [output] = qdq.outputs(qdq.quantise(document, spec, qdq.ranges(document, Small(1), "qint8")), images)
+    np.testing.assert_array_equal(output, output.astype(np.float16).astype(np.float32))
+    assert not [w for w in fresh.graph.initializer if w.data_type == TensorProto.FLOAT and len(w.dims) == 4]
+
+
+def test_integer_kernels_do_the_work(document, found, tmp_path):
+    """Nothing between two convolutions goes back to float."""
+    import onnxruntime
+
+    qdq.save(qdq.quantise(document, INT8, found), INT8, tmp_path / "a.onnx")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(tmp_path / "b.onnx")
+    onnxruntime.InferenceSession(str(tmp_path / "a.onnx"), options, providers=["CPUExecutionProvider"])
+    operators = [node.op_type for node in onnx.load(str(tmp_path / "b.onnx")).graph.node]
+    count = {kind: operators.count(kind) for kind in ("QLinearConv", "Conv", "QLinearAdd", "Add", "QuantizeLinear")}
+    assert count == {"QLinearConv": 55, "Conv": 2, "QLinearAdd": 10, "Add": 0, "QuantizeLinear": 1}
+    assert operators.count("DequantizeLinear") <= 2
+
+
+@pytest.mark.parametrize("precision", ["force_float16", "qint8_mixed_float16"])
+def test_static_shape_is_in_the_graph(exported, models, precision):
+    spec = BuildSpec(precision, 2, False, (64, 96))
+    path = backends.get("onnxruntime").build(exported[17], spec, Small(1))
+    graph = onnx.load(str(path)).graph
+    shapes = [[d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*graph.input, *graph.output)]
+    assert shapes == [[2, 3, 64, 96], [2, 34, 16, 24]]
+    assert backends.get("onnxruntime").load(path).run(network.picture_like(2, 64, 96)).shape == (2, 34, 16, 24)
+
+
+def test_network_that_takes_bytes(demo_built_uint8, models):
+    """Ranges come from the same pictures, turned back into bytes."""
+    document = qdq.load(demo_built_uint8.parents[1] / "MobileNetv2_demo_opset17_uint8.onnx")
+    rounded = qdq.quantise(document, INT8, qdq.ranges(document, Small(), "qint8"))
+    images = list(Small(1).batches())
+    ratios = sensitivity.signal_to_noise(qdq.outputs(rounded, images), qdq.outputs(document, images))
+    assert min(ratios) > LEAST_DB["qint8"]
+
+
+def test_floats_turn_back_into_the_bytes_they_came_from():
+    every = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+    every[..., 1] = every[::-1, :, 1]
+    np.testing.assert_array_equal(qdq._as_bytes(to_input([every])), [every])
+
+
+def test_opset_11_serves_too(exported):
+    """As a card's simulation needs it: deconvolutions are rounded as well."""
+    document = qdq.load(exported[11])
+    images = [network.picture_like(1, 128, 128, seed=9)]
+    wanted = qdq.outputs(onnx.load(str(exported[11])), images)
+    np.testing.assert_allclose(qdq.outputs(document, images)[0], wanted[0], atol=1e-3)
+    assert "BatchNormalization" not in [node.op_type for node in document.graph.node]
+    rounded = qdq.quantise(document, INT8, qdq.ranges(document, Small(1), "qint8"))
+    assert qdq.outputs(rounded, images)[0].shape == wanted[0].shape
+    assert len(rounded.SerializeToString()) < 0.28 * exported[11].stat().st_size
+
+
+def test_built_again_exactly_when_the_calibration_changes(exported, models):
+    ort = backends.get("onnxruntime")
+
+    def run(calibration, spec=INT8):
+        path = ort.build(exported[17], spec, calibration)
+        return path.stat().st_mtime_ns, paths.read_sidecar(path)
+
+    first, facts = run(Small(1))
+    assert facts["calibration"] == {"count": 1, "method": "minmax", "percentile": 99.9}
+    assert run(Small(1))[0] == first
+    second, _ = run(Small(2))
+    assert second > first
+    third, _ = run(Small(2, "linear"))
+    assert third > second
+    spec = dataclasses.replace(INT8, float_layers=("/backbone/conv1/conv/Conv",))
+    fourth, facts = run(Small(2, "linear"), spec)
+    assert fourth > third
+    assert facts["float_layers"] == ["/backbone/conv1/conv/Conv"]
+    assert run(Small(2, "linear"), spec)[0] == fourth
+
+
+def test_refusals(exported, models):
+    ort = backends.get("onnxruntime")
+    with pytest.raises(UsageError, match="qint8_mixed_float32 needs pictures to calibrate with"):
+        ort.build(exported[17], INT8)
+    with pytest.raises(UsageError, match="eqnm is MagicMind's own"):
+        ort.build(exported[17], INT8, Small(method="eqnm"))
+    with pytest.raises(UsageError, match="no layer 'conv9' to leave in float"):
+        ort.build(exported[17], dataclasses.replace(INT8, float_layers=("conv9",)), Small(1))
+    broken = Small(1)
+    broken.batches = lambda: iter([np.full((1, 3, 64, 64), np.nan, np.float32)])
+    with pytest.raises(DataError, match="is not finite"):
+        ort.build(exported[17], INT8, broken)
+    assert not [path for path in models.rglob("*") if path.is_file()]
+
+
+class Reader:
+    """What ONNX Runtime's calibrators take."""
+
+    def __init__(self, batch):
+        self.waiting = [{"input": batch}]
+
+    def get_next(self):
+        return self.waiting.pop() if self.waiting else None
+
+
+@pytest.mark.parametrize(
+    "method, calibrator, options",
+    [
+        ("minmax", MinMaxCalibrater, {}),
+        ("percentile", PercentileCalibrater, {"percentile": 99.9}),
+        ("entropy", EntropyCalibrater, {}),
+    ],
+)
+def test_ranges_equal_onnx_runtimes_own(demo, document, tmp_path, method, calibrator, options):
+    """Given one picture at a time: given all at once, its histograms begin with other bins, and need all memory."""
+    chosen = Small(2, method)
+    theirs = calibrator(demo, augmented_model_path=str(tmp_path / "augmented.onnx"), **options)
+    theirs.augment_graph()
+    theirs.create_inference_session()
+    for batch in chosen.batches():
+        theirs.collect_data(Reader(batch))
+    wanted = theirs.compute_data().data
+    ours = qdq.ranges(document, chosen, "qint8").data
+    compared = [name for name in qdq._rounded(document) if name in wanted]
+    assert len(compared) > 60
+    for name in compared:
+        bounds = [np.ravel([float(np.ravel(x)[0]) for x in data[name].range_value]) for data in (ours, wanted)]
+        np.testing.assert_allclose(*bounds, rtol=2e-2, atol=1e-3, err_msg=name)
+
+
+def test_methods_differ(document):
+    widths = {
+        method: np.mean(
+            [np.ptp(data.range_value) for data in qdq.ranges(document, Small(2, method), "q").data.values()]
+        )
+        for method in ("minmax", "percentile", "entropy", "linear")
+    }
+    assert widths["percentile"] < widths["minmax"] == widths["linear"]
+    assert widths["entropy"] <= widths["minmax"]
+
+
+def test_histograms_stay_bounded():
+    """A tensor that was all but zero in the first picture makes ONNX Runtime's collector add millions of bins."""
+    from onnxruntime.quantization.calibrate import HistogramCollector
+
+    collector = HistogramCollector("percentile", False, 2048, 128, 99.9, "same")
+    values = np.linspace(-1, 1, 1000, dtype=np.float32)
+    for factor in (1e-2, 1.0):
+        collector.collect({"a": values * np.float32(factor)})
+        qdq._bound(collector.histogram_dict)
+    counts, edges, _, high, threshold = collector.histogram_dict["a"]
+    assert len(counts) <= qdq._MOST_BINS
+    assert len(edges) == len(counts) + 1
+    assert counts.sum() == 2000
+    assert edges[0] == pytest.approx(-threshold) and threshold >= high == 1
+    collector.collect({"a": values * 2})
+    assert collector.histogram_dict["a"][0].sum() == 3000
+
+
+def test_memory_does_not_grow_with_the_number_of_pictures(document):
+    """Each picture's tensors are let go of before the next picture is run."""
+    earlier = []
+
+    def batches():
+        for batch in Small(3).batches():
+            assert not any(reference() is not None for reference in earlier)
+            yield batch
+
+    for tensors in qdq.activations(document, batches()):
+        assert len(tensors) > 60
+        earlier[:] = [weakref.ref(values) for values in tensors.values()]
+    assert earlier
+
+
+def test_killed_build_leaves_nothing_that_counts(exported, models):
+    """Killed outright, so that nothing is cleared away: the next build must not take the rest for a model."""
+    code = f"""
+        import os, signal
+        from helpers import backends
+        from helpers.backends import BuildSpec, qdq
+        from tests.unit.test_qdq import INT8, Small
+        save = qdq.save
+        def killed(document, spec, out):
+            save(document, spec, out)
+            os.kill(os.getpid(), signal.SIGKILL)
+        qdq.save = killed
+        backends.get("onnxruntime").build({str(exported[17])!r}, INT8, Small(1))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=paths.root(), check=False)
+    assert done.returncode == -9
+    made = [path for path in models.rglob("*") if path.is_file()]
+    assert made and all(path.name.startswith(".part-") for path in made)
+    ort = backends.get("onnxruntime")
+    assert ort.load(ort.build(exported[17], INT8, Small(1))).precision == INT8.precision
+
+
+def test_rank_finds_the_layer_that_suffers(exported, monkeypatch):
+    document = qdq.load(exported[17])
+    some = qdq.layers(document)[:1] + qdq.layers(document)[-3:]
+    monkeypatch.setattr(qdq, "layers", lambda document: some)
+    monkeypatch.setattr(sensitivity, "_PICTURES", 1)
+    seen = []
+    rows = sensitivity.rank(exported[17], "qint8_mixed_float32", Small(1), lambda *at: seen.append(at))
+    assert {row.layer for row in rows} == set(some)
+    assert seen == [(k, 4) for k in (1, 2, 3, 4)]
+    assert [row.worst_db for row in rows] == sorted(row.worst_db for row in rows)
+    by_name = {row.layer: row for row in rows}
+    assert (
+        by_name[some[-2]].heatmaps_db < by_name[some[-2]].tags_db
+    )  # the heatmaps' own; to the tags, only its input is
+    assert by_name[some[-1]].tags_db < by_name[some[-1]].heatmaps_db
+
+
+def test_signal_to_noise():
+    wanted = np.ones((1, 34, 2, 2), np.float32)
+    found = wanted.copy()
+    found[:, :17] += 0.1
+    heatmaps, tags = sensitivity.signal_to_noise([found], [wanted])
+    assert heatmaps == pytest.approx(20, abs=1e-3)
+    assert tags == float("inf")
