@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from helpers.benchmark import Comparison, EndToEndTiming, NetworkTiming
     from helpers.export import CheckRow
     from helpers.preprocess import ResizeTransform
+    from helpers.sensitivity import LayerRow
     from helpers.zoo import Network
 
 # Okabe and Ito (2008), "Color Universal Design", RGB; yellow last, it is the weakest on light ground.
@@ -427,6 +428,58 @@ def agreement_figure(reference: np.ndarray, output: np.ndarray, title: str = "")
         ax.set_title(f"{name}: largest difference {np.abs(wanted - found).max():.1e}", fontweight="normal")
     _heading(fig, title)
     return fig
+
+
+@_styled
+def histogram_figure(found: Mapping[str, tuple[np.ndarray, np.ndarray, float, float]], title: str = "") -> Figure:
+    """What layers give, and the range that the 256 steps of 8 bits are spread over.
+
+    Args:
+        found: layer -> (counts, edges, low, high), from `helpers.backends.qdq.histograms`.
+        title: what to see.
+    """
+    fig, axes = _figure(3.3 * len(found), 3.4, 1, len(found))
+    for ax, (layer, (counts, edges, low, high)) in zip(axes[0], found.items()):
+        ax.fill_between(edges[:-1], np.maximum(counts, 0.5), 0.5, step="post", color="#56B4E9")
+        for end in (low, high):
+            ax.axvline(end, color=SECOND, lw=1.8)
+        ax.set_yscale("log")
+        ax.set_title(layer_name(layer), fontweight="normal", fontsize=10)
+        ax.set_xlabel(f"one step: {(high - low) / 255:.2g}", fontsize=10)
+    axes[0, 0].set_ylabel("values, logarithmic")
+    _heading(fig, title)
+    return fig
+
+
+@_styled
+def sensitivity_figure(rows: Sequence[LayerRow], most: int = 15, title: str = "") -> Figure:
+    """The layers that suffer most from being rounded, one at a time.
+
+    Args:
+        rows: from `helpers.sensitivity.rank`, the worst first.
+        most: so many are shown.
+        title: what to see.
+    """
+    rows = rows[:most]
+    fig, axes = _figure(9, 0.3 * len(rows) + 1.7)
+    ax = axes[0, 0]
+    at = np.arange(len(rows))
+    for shift_, name, colour in ((-0.2, "heatmaps", ACCENT), (0.2, "tags", "#E69F00")):
+        values = [min(getattr(row, f"{name}_db"), 99) for row in rows]
+        ax.barh(at + shift_, values, height=0.38, color=colour, label=name)
+    ax.set_yticks(at, [layer_name(row.layer) for row in rows], fontsize=9)
+    ax.invert_yaxis()
+    ax.set_xlabel("signal-to-noise of the output, decibels: 20 less is an error ten times as large")
+    ax.legend(loc="upper right", fontsize=9)
+    ax.set_xlim(0, 1.25 * ax.dataLim.xmax)
+    ax.set_title(title)
+    return fig
+
+
+def layer_name(layer: str) -> str:
+    """The part of a layer's name that tells it from others."""
+    parts = [part for part in layer.split("/") if part and part not in ("network", "Conv", "conv")]
+    return "/".join(parts[-2:])
 
 
 @_styled

@@ -342,6 +342,24 @@ def shift(reference: Poses, other: Poses, joint_threshold: float = 0.1) -> Shift
     return Shift(partner, similarity, pixels)
 
 
+def most_shifted(reference: Sequence[Poses], other: Sequence[Poses], person_threshold: float = 0.2) -> int:
+    """The image on which poses strayed farthest from a reference: of least mean OKS over people, the lost at 0.
+
+    Args:
+        reference: the poses to be kept, of each image.
+        other: the poses that should be the same, of the same images.
+        person_threshold: people of the reference with a lower score do not count.
+
+    Returns:
+        Its index; the first if nobody was in any of them.
+    """
+    kept = []
+    for mine, yours in zip(reference, other):
+        sure = mine.scores >= person_threshold
+        kept.append(float(shift(mine, yours).oks[sure].mean()) if sure.any() else 1.0)
+    return int(np.argmin(kept))
+
+
 def _some(image_ids: Sequence[int]) -> list[int]:
     """Each image once, in order; refuses none at all."""
     if not len(image_ids):

@@ -14,12 +14,12 @@ import importlib
 from typing import Any
 
 from helpers import zoo
-from helpers.backends.base import Backend, BuildSpec, Engine, NotHere
+from helpers.backends.base import Backend, BuildSpec, Engine
 from helpers.errors import UsageError
 
 __all__ = ["MEANINGS", "Backend", "BuildSpec", "Engine", "get", "meanings", "names", "overview"]
 
-# The module of each. A planned one counts: asking for it gets an answer, not a puzzle.
+# The module of each.
 _MODULES = {
     "onnxruntime": "helpers.backends.onnxruntime",
     "magicmind": "helpers.backends.magicmind",
@@ -38,7 +38,7 @@ MEANINGS = {
     "force_float16": {
         "onnxruntime": "weights, and what operators give, rounded to float16; arithmetic in float32, so it shows "
         "accuracy and size, not speed",
-        "openvino": "weights in float16; arithmetic too where the CPU has it, else in float32",
+        "openvino": "weights in float16; arithmetic in float16, bfloat16 or float32, the first that the CPU has",
         "magicmind": "weights, activations and arithmetic in float16",
     },
     "qint8_mixed_float16": {
@@ -91,12 +91,7 @@ def get(name: str, **options: Any) -> Backend:
     given = {key: value for key, value in options.items() if value}
     if name not in _MODULES:
         raise UsageError(f"There is no backend {name!r}; {zoo.choices(name, _MODULES)}.")
-    try:
-        backend = importlib.import_module(_MODULES[name]).BACKEND
-    except ModuleNotFoundError as error:
-        if error.name != _MODULES[name]:
-            raise
-        backend = NotHere(name, "it is not part of this version yet; use onnxruntime")
+    backend = importlib.import_module(_MODULES[name]).BACKEND
     return backend.configured(**given) if given else backend
 
 

@@ -351,29 +351,6 @@ class Backend(abc.ABC):
             )
 
 
-class NotHere(Backend):
-    """Stands for a backend that is planned: it says so, and does nothing."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        """Keeps the answer to `is_available`."""
-        self.name = name
-        self._reason = reason
-
-    def is_available(self) -> tuple[bool, str]:
-        """Never, with the reason."""
-        return False, self._reason
-
-    def version(self) -> str:
-        """There is none."""
-        return ""
-
-    def precisions(self) -> tuple[str, ...]:
-        """It can build nothing."""
-        return ()
-
-    _build = _load = None  # out of reach: `build` and `load` ask `is_available` first
-
-
 def exported(path: Path) -> dict[str, Any]:
     """What the sidecar of an exported network says, once the file is known to be the one it describes.
 

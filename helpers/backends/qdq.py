@@ -12,6 +12,7 @@ float: the last few operators, which only bring heatmaps and tags together, and 
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 from typing import TYPE_CHECKING, Any, Collection, Iterable, Iterator, Sequence
@@ -175,6 +176,47 @@ def activations(document: onnx.ModelProto, batches: Iterable[np.ndarray]) -> Ite
         yield tensors
         found.clear()  # whoever still holds the dictionary, too: the next picture needs the room
         tensors.clear()
+
+
+def histograms(
+    document: onnx.ModelProto, calibration: Calibration, precision: str, names: Sequence[str], bins: int = 120
+) -> dict[str, tuple[np.ndarray, np.ndarray, float, float]]:
+    """What layers give on calibration pictures, and the range that was chosen for it.
+
+    Args:
+        document: from `load`.
+        calibration: the pictures, and the method.
+        precision: one of the qint ones.
+        names: of layers (`layers`); of one that an activation follows at once, what that makes of it counts.
+        bins: of the histograms.
+
+    Returns:
+        Name -> (counts (bins,), edges (bins + 1,), low, high): values from low to high keep their own step.
+
+    Raises:
+        UsageError, DataError: as `ranges`.
+    """
+    replaced = _replaced(document)
+    gives = {node.name: replaced.get(node.output[0], node.output[0]) for node in document.graph.node}
+    wide = ranges(document, _as_minmax(calibration), precision)
+    chosen = wide if calibration.method in ("minmax", "linear") else ranges(document, calibration, precision)
+    ends = {name: [float(v) for v in wide[gives[name]].range_value] for name in names}
+    counts = {name: np.zeros(bins, np.int64) for name in names}
+    for tensors in activations(document, calibration.batches()):
+        for name in names:
+            counts[name] += np.histogram(tensors[gives[name]], bins, ends[name])[0]
+    found = {}
+    for name in names:
+        low, high = (float(v) for v in chosen[gives[name]].range_value)
+        found[name] = counts[name], np.linspace(*ends[name], bins + 1), low, high
+    return found
+
+
+def _as_minmax(calibration: Calibration) -> Calibration:
+    """The same pictures with another method."""
+    twin = copy.copy(calibration)
+    twin.method = "minmax"
+    return twin
 
 
 def outputs(document: onnx.ModelProto, batches: Iterable[np.ndarray]) -> list[np.ndarray]:

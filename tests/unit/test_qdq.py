@@ -63,7 +63,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def demo(demo_built):
-    """MobileNetv2 with the demo weights, opset 17. Random weights amplify each rounding: nothing can be told by them."""
+    """MobileNetv2 with the demo weights, opset 17. Random ones amplify each rounding: nothing can be told by them."""
     return demo_built.parents[1] / "MobileNetv2_demo_opset17.onnx"
 
 
