@@ -78,7 +78,7 @@ def load(path: Path) -> onnx.ModelProto:
         document = onnx.load(str(path))
         if document.opset_import[0].version < _OPSET:
             document = _fold_norms(onnx.version_converter.convert_version(document, _OPSET))
-        return onnx.shape_inference.infer_shapes(document)
+        return onnx.shape_inference.infer_shapes(_without_zeros(document))
     except Exception as error:  # protobuf and ONNX have a dozen kinds, without a common ancestor
         raise DataError(f"{path} is no readable ONNX file: {_first_line(error)}; export it again.") from error
 
@@ -289,6 +289,7 @@ def quantise(
         quantizer.quantize_model()
     quantizer.model.topological_sort()
     quantised = quantizer.model.model
+    _drop_unused_constants(quantised.graph)
     return halve(quantised, _with_activations(quantised, left)) if rest == "float16" else quantised
 
 
@@ -390,6 +391,37 @@ def _replaced(document: onnx.ModelProto) -> dict[str, str]:
         for name, nodes in takers.items()
         if len(nodes) == 1 and nodes[0].op_type in _ACTIVATIONS and nodes[0].input[0] == name
     }
+
+
+def _without_zeros(document: onnx.ModelProto) -> onnx.ModelProto:
+    """Takes out additions of a constant 0, with which mmpose begins HRNet's sums; changes the document in place."""
+    graph = document.graph
+    zeros = {node.output[0] for node in graph.node if node.op_type == "Constant" and _is_zero(node)}
+    ends = {output.name for output in graph.output}
+    same: dict[str, str] = {}
+    for node in list(graph.node):
+        terms = [name for name in node.input if name not in zeros]
+        if node.op_type == "Add" and len(terms) == 1 and node.output[0] not in ends:
+            same[node.output[0]] = same.get(terms[0], terms[0])
+            graph.node.remove(node)
+            continue
+        for k, name in enumerate(node.input):
+            node.input[k] = same.get(name, name)
+    _drop_unused_constants(graph)
+    return document
+
+
+def _is_zero(constant: onnx.NodeProto) -> bool:
+    from onnx import numpy_helper
+
+    return any(each.name == "value" and not numpy_helper.to_array(each.t).any() for each in constant.attribute)
+
+
+def _drop_unused_constants(graph: onnx.GraphProto) -> None:
+    used = {name for node in graph.node for name in node.input}
+    kept = [node for node in graph.node if node.op_type != "Constant" or node.output[0] in used]
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def _fold_norms(document: onnx.ModelProto) -> onnx.ModelProto:

@@ -54,7 +54,11 @@ def fails(capsys, status: int, *argv: str) -> str:
         (["eval", "--model", "HRNett"], "did you mean HRNet"),
         (["eval", "--precision", "float32"], "force_float32"),
         (["eval", "--backend", "tensorrt"], "onnxruntime"),
-        (["eval", "--precision", "qint8_mixed_float16"], "does not build qint8_mixed_float16"),
+        (["eval", "--precision", "qint8_mixed_float16", "--backend", "pytorch"], "does not build qint8_mixed_float16"),
+        (["eval", "--precision", "qint8_mixed_float16", "--calibration-split", "val2017"], "also scored"),
+        (["eval", "--precision", "qint8_mixed_float16", "--calibration-num", "81"], "from 1 to 80"),
+        (["build", "--precision", "qint8_mixed_float16", "--calibration-method", "min"], "choose one of minmax"),
+        (["build", "--precision", "qint8_mixed_float16", "--calibration-method", "eqnm"], "on a card only"),
         (["eval", "--weights", "demoo"], "demoo"),
         (["eval", "--image-num", "0"], "--image-num"),
         (["eval", "--image-num", "100000"], "256"),
@@ -281,6 +285,26 @@ def test_the_input_type_goes_all_the_way(capsys, tmp_path):
     assert json.loads(capsys.readouterr().out)["input_type"] == "uint8"
     assert main(["perf", "--runs", "2", "--seconds", "0", "--image-num", "1", "--json", *as_bytes]) == 0
     assert json.loads(capsys.readouterr().out)["input_shape"] == [1, 512, 512, 3]
+
+
+def test_eval_calibrates_by_itself(capsys):
+    few = ["--precision", "qint8_mixed_float16", "--image-num", "2", "--calibration-num", "2"]
+    assert main(["eval", "--json", *few]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["precision"] == "qint8_mixed_float16"
+    assert record["ap"] > 0.3
+    assert main(["build", "--json", *few[:2], *few[4:], "--calibration-method", "percentile"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["calibration"]["count"], facts["calibration"]["method"]) == (2, "percentile")
+    assert facts["bytes"] == record["model_bytes"]
+
+
+def test_a_folder_of_pictures_serves_for_calibration(capsys, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    words = ["build", "--json", "--precision", "qint8_mixed_float32", "--calibration-data", str(tmp_path)]
+    assert "from 1 to 1" in fails(capsys, 2, *words)
+    assert main([*words, "--calibration-num", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)["calibration"]["images"] == [paths.sha256(tmp_path / "a.png")]
 
 
 def test_the_model_can_come_from_the_environment(capsys, monkeypatch):

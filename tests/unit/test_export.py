@@ -50,6 +50,17 @@ def test_graph_is_as_promised(exported, opset):
 
 
 @pytest.mark.parametrize("opset", export.OPSETS)
+def test_heatmaps_and_tags_have_a_convolution_each(exported, opset):
+    graph = onnx.load(str(exported[opset])).graph
+    last = [node for node in graph.node if node.op_type == "Conv"][-2:]
+    [joined] = [node for node in graph.node if node.op_type == "Concat"]
+    assert list(joined.input) == [node.output[0] for node in last]
+    weights = {weight.name: weight.dims for weight in graph.initializer}
+    phases = 4 if opset == 17 else 1
+    assert [weights[node.input[1]][0] for node in last] == [17 * phases, 17 * phases]
+
+
+@pytest.mark.parametrize("opset", export.OPSETS)
 def test_uint8_graph_is_as_promised(exported_uint8, opset):
     graph = onnx.load(str(exported_uint8[opset])).graph
     ends = {

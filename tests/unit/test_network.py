@@ -285,6 +285,21 @@ def test_without_deconvolutions_nothing_changes(model):
     assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max() + 1e-5
 
 
+@pytest.mark.parametrize("model", ["HRNet", "MobileNetv2"])
+def test_separate_halves_change_nothing(model):
+    module = network.load(model, "random")
+    images = torch.from_numpy(network.picture_like(2, 96, 160))
+    halves = network.with_separate_halves(module)
+    last = halves.keypoint_head.final_layer
+    assert (last.heatmaps.out_channels, last.tags.out_channels) == (17, 17)
+    torch.testing.assert_close(last.heatmaps.weight, module.keypoint_head.final_layer.weight[:17], rtol=0, atol=0)
+    torch.testing.assert_close(last.tags.bias, module.keypoint_head.final_layer.bias[17:], rtol=0, atol=0)
+    with torch.inference_mode():
+        wanted = module(images)
+        for same in (halves, network.without_deconvolutions(halves)):
+            assert (same(images) - wanted).abs().max() < 1e-5 * wanted.abs().max() + 1e-5
+
+
 def test_deconvolutions_of_another_size_are_refused():
     module = network.load("MobileNetv2", "random")
     module.keypoint_head.deconv_layers[0] = torch.nn.ConvTranspose2d(1280, 256, 2, 2)

@@ -63,7 +63,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def demo(demo_built):
-    """MobileNetv2 with the demo weights, opset 17. Random ones amplify each rounding: nothing can be told by them."""
+    """MobileNetv2 with the demo weights, opset 17; random weights amplify each rounding too much."""
     return demo_built.parents[1] / "MobileNetv2_demo_opset17.onnx"
 
 
@@ -180,6 +180,30 @@ def test_opset_11_serves_too(exported):
     rounded = qdq.quantise(document, INT8, qdq.ranges(document, Small(1), "qint8"))
     assert qdq.outputs(rounded, images)[0].shape == wanted[0].shape
     assert len(rounded.SerializeToString()) < 0.28 * exported[11].stat().st_size
+
+
+def test_additions_of_zero_go(tmp_path):
+    """HRNet's sums begin with a constant 0, which has no range to be rounded by."""
+    node = onnx.helper.make_node
+    ends = [onnx.helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 3, "h", "w"]) for n in ("input", "output")]
+    constants = {
+        name: node("Constant", [], [name], value=numpy_helper.from_array(np.float32(value)))
+        for name, value in {"zero": 0, "two": 2}.items()
+    }
+    sums = [("zero", "input", "a"), ("a", "zero", "b"), ("b", "two", "output")]
+    nodes = [*constants.values(), *(node("Add", [x, y], [z], z) for x, y, z in sums)]
+    graph = onnx.helper.make_graph(nodes, "graph", ends[:1], ends[1:])
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8),
+        str(tmp_path / "a.onnx"),
+    )
+    document = qdq.load(tmp_path / "a.onnx")
+    assert [(list(n.input), list(n.output)) for n in document.graph.node if n.op_type == "Add"] == [
+        (["input", "two"], ["output"])
+    ]
+    assert [n.output[0] for n in document.graph.node if n.op_type == "Constant"] == ["two"]
+    images = np.ones((1, 3, 4, 4), np.float32)
+    np.testing.assert_array_equal(qdq.outputs(document, [images])[0], images + 2)
 
 
 def test_built_again_exactly_when_the_calibration_changes(exported, models):
@@ -330,9 +354,7 @@ def test_rank_finds_the_layer_that_suffers(exported, monkeypatch):
     assert seen == [(k, 4) for k in (1, 2, 3, 4)]
     assert [row.worst_db for row in rows] == sorted(row.worst_db for row in rows)
     by_name = {row.layer: row for row in rows}
-    assert (
-        by_name[some[-2]].heatmaps_db < by_name[some[-2]].tags_db
-    )  # the heatmaps' own; to the tags, only its input is
+    assert by_name[some[-2]].heatmaps_db < by_name[some[-2]].tags_db  # to the tags, only its input is rounded
     assert by_name[some[-1]].tags_db < by_name[some[-1]].heatmaps_db
 
 
