@@ -477,6 +477,40 @@ def decode_options(
     return [_option_row(label, evaluate.evaluate(found[label], dataset, image_ids), times[label]) for label in options]
 
 
+def trade_offs(
+    loaded: Mapping[str, Engine], dataset: CocoDataset, image_ids: Sequence[int], rounds: int = 5
+) -> list[dict[str, Any]]:
+    """Accuracy and latency of engines side by side: of one network, say, in several precisions.
+
+    Engines take turns in being timed, and AP is drawn again on the same samples of the pictures for all.
+
+    Args:
+        loaded: label -> engine; the first is what the others are compared with.
+        dataset: pictures and annotations.
+        image_ids: which pictures.
+        rounds: timed runs of each, after one to warm up.
+
+    Returns:
+        One dict per engine: `label`; `ms` for one picture of 512 x 512, median; `speedup` over the first; `ap`, and
+        `low` and `high` between which it lies on 95 % of the samples; `change` of AP against the first, with
+        `change_low` and `change_high`.
+    """
+    batches = {label: _noise(engine, 1, zoo.INPUT_SIZE, zoo.INPUT_SIZE) for label, engine in loaded.items()}
+    turns = compare({label: functools.partial(loaded[label].run, batch) for label, batch in batches.items()}, rounds)
+    runs = {label: evaluate.run(PoseEstimator(engine), dataset, image_ids) for label, engine in loaded.items()}
+    drawn = evaluate.resampled_ap({label: run.poses for label, run in runs.items()}, dataset, image_ids)
+    first = next(iter(loaded))
+    points = []
+    for label, run in runs.items():
+        low, high = np.nanpercentile(drawn[label], (2.5, 97.5))
+        change_low, change_high = np.nanpercentile(drawn[label] - drawn[first], (2.5, 97.5))
+        point = {"label": label, "ms": turns.median_ms[label], "speedup": turns.speedup(label).median}
+        point.update(ap=run.stats.numbers["AP"], low=float(low), high=float(high))
+        point["change"] = run.stats.numbers["AP"] - runs[first].stats.numbers["AP"]
+        points.append({**point, "change_low": float(change_low), "change_high": float(change_high)})
+    return points
+
+
 def sample_ids(dataset: CocoDataset, engine: Engine, count: int, seed: int = 0) -> list[int]:
     """Pictures to try an engine on: a seeded sample of those whose shape it takes.
 

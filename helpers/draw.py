@@ -202,7 +202,7 @@ def poses_figure(images: Sequence[np.ndarray], found: Sequence[Poses], columns: 
     for ax, image, poses in zip(axes.flat, images, found):
         big, [scaled] = _enlarged(image, confident(poses))
         painted = _letterboxed(draw_poses(big, scaled))
-        _show(ax, painted, f"{len(scaled)} {'person' if len(scaled) == 1 else 'people'}")
+        _show(ax, painted, _people(len(scaled)))
         ax.title.set_fontweight("normal")
     _heading(fig, title)
     return fig
@@ -236,7 +236,7 @@ def truth_figure(image: np.ndarray, poses: Poses, people: People, title: str = "
 
 @_styled
 def precision_figure(image: np.ndarray, found: Mapping[str, Poses], title: str = "") -> Figure:
-    """The same picture decoded in several precisions; each person's OKS and distance to the first one's stand beside.
+    """The same picture decoded in several precisions; each person's OKS and distance to the first one's stand below.
 
     Args:
         image: (H, W, 3) uint8 BGR.
@@ -247,7 +247,7 @@ def precision_figure(image: np.ndarray, found: Mapping[str, Poses], title: str =
     found = {label: confident(poses) for label, poses in found.items()}
     reference = found[labels[0]]
     columns = len(labels)
-    fig, axes = _figure(5.2 * columns, 5.2 * image.shape[0] / image.shape[1] + 0.9, 1, columns)
+    fig, axes = _figure(5.2 * columns, 5.2 * image.shape[0] / image.shape[1] + 1.3, 1, columns)
     for ax, (label, poses) in zip(axes[0], found.items()):
         moved = shift(reference, poses)
         colours = ["#9AA3AB"] * len(poses)
@@ -255,15 +255,19 @@ def precision_figure(image: np.ndarray, found: Mapping[str, Poses], title: str =
             if partner >= 0:
                 colours[partner] = PERSON_COLOURS[person % len(PERSON_COLOURS)]
         big, [scaled] = _enlarged(image, poses)
-        _show(ax, draw_poses(big, scaled, colours=colours or PERSON_COLOURS), f"{label}: {len(poses)} people")
-        if label == labels[0]:
-            continue
-        for person, partner in enumerate(moved.partner):
-            points = scaled.keypoints[partner] if partner >= 0 else _enlarged(image, reference)[1][0].keypoints[person]
-            told = f"OKS {moved.oks[person]:.3f}, {moved.pixels[person]:.1f} px" if partner >= 0 else "lost"
-            _label(ax, points, told, PERSON_COLOURS[person % len(PERSON_COLOURS)])
+        _show(ax, draw_poses(big, scaled, colours=colours or PERSON_COLOURS), f"{label}: {_people(len(poses))}")
+        for person in range(len(reference) if label != labels[0] else 0):
+            lost = moved.partner[person] < 0
+            told = "lost" if lost else f"OKS {moved.oks[person]:.3f}\n{moved.pixels[person]:.1f} px"
+            style = {"color": PERSON_COLOURS[person % len(PERSON_COLOURS)], "fontsize": 10, "fontweight": "bold"}
+            place = (person + 0.5) / len(reference), -0.02
+            ax.text(*place, told, ha="center", va="top", transform=ax.transAxes, **style)
     _heading(fig, title)
     return fig
+
+
+def _people(count: int) -> str:
+    return f"{count} {'person' if count == 1 else 'people'}"
 
 
 def _label(ax: Axes, points: np.ndarray, text: str, colour: str) -> None:
@@ -291,8 +295,10 @@ def trade_figure(points: Sequence[Mapping[str, Any]], title: str = "") -> Figure
     for colour, p in zip(_cycle(len(points)), points):
         spread = [[p["ap"] - p["low"]], [p["high"] - p["ap"]]]
         ax.errorbar(p["ms"], p["ap"], yerr=spread, fmt="o", ms=9, color=colour, capsize=4, lw=1.5, zorder=2)
-        ax.annotate(p["label"], (p["ms"], p["ap"]), (9, 7), textcoords="offset points", color=colour, fontweight="bold")
-    ax.set_xlim(0, 1.35 * max(p["ms"] for p in points))
+        place = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+        ax.annotate(p["label"], (p["ms"], p["high"]), color=colour, fontsize=10, fontweight="bold", **place)
+    ax.margins(y=0.15)
+    ax.set_xlim(0, 1.2 * max(p["ms"] for p in points))
     ax.set_xlabel("milliseconds for one picture of 512 x 512, median")
     ax.set_ylabel("AP; bars: 95 % of samples of the pictures")
     ax.set_title(title)

@@ -18,8 +18,16 @@ FOLDER = paths.root() / "notebooks"
 NAMES = ("01_export", "02_build", "03_infer", "04_benchmark")
 FIGURES = {
     "01_export": {"01_heatmaps", "01_check"},
-    "02_build": {"02_agreement", "02_poses"},
-    "03_infer": {"03_truth", "03_heatmaps", "03_tags", "03_gallery", "03_accuracy"},
+    "02_build": {"02_agreement", "02_poses", "02_histograms", "02_sensitivity"},
+    "03_infer": {
+        "03_truth",
+        "03_heatmaps",
+        "03_tags",
+        "03_precisions",
+        "03_worst",
+        "03_gallery",
+        "03_accuracy",
+    },
     "04_benchmark": {
         "04_published",
         "04_latency",
@@ -27,10 +35,12 @@ FIGURES = {
         "04_mmpose",
         "04_decode",
         "04_throughput",
+        "04_trade",
     },
 }
 QUICK = {
-    "03_infer": {"image_num": 6, "batch_size": 2},
+    "02_build": {"calibration_num": 2, "sensitivity_num": 1},
+    "03_infer": {"image_num": 6, "batch_size": 2, "compare_num": 2},
     "04_benchmark": {
         "image_num": 1,
         "min_runs": 2,
@@ -152,6 +162,26 @@ def test_what_decoding_options_cost_and_bring(walk):
     [table] = [o for c in executed["04_benchmark"].cells if c.id == "04-21" for o in c.outputs]
     for word in ("official", "no flip", "no adjust", "no refine", "none of the three", "AP", "network ms", "decode ms"):
         assert word in table.data["text/plain"]
+
+
+def test_precisions_are_compared(walk):
+    _, executed = walk
+    [sizes] = [o for c in executed["02_build"].cells if c.id == "02-18" for o in c.outputs]
+    assert all(name in sizes.data["text/plain"] for name in ("force_float32", "force_float16", "qint8_mixed_float16"))
+    [points] = [o for c in executed["04_benchmark"].cells if c.id == "04-24" for o in c.outputs]
+    assert "change_low" in points.data["text/plain"]
+
+
+@pytest.mark.timeout(600)
+def test_a_card_that_is_not_there_is_walked_on_its_double(tmp_path, monkeypatch):
+    """Every call of a build for a card, and what is made says that there was none."""
+    monkeypatch.setenv("MODEL_PATH", str(tmp_path / "models"))
+    card = {"backend": "magicmind", "simulate": True, "calibration_num": 2, "sensitivity_num": 1}
+    executed = run("02_build", tmp_path, **card, ladder=["force_float32"])
+    [said] = [o for c in executed.cells if c.id == "02-06" for o in c.outputs]
+    assert "simulated MLU: calls and accuracy path, not speed" in said.text
+    [told] = [o for c in executed.cells if c.id == "02-24" for o in c.outputs]
+    assert "precision_config.precision_mode" in told.data["text/plain"]
 
 
 def test_a_wrong_model_stops_with_one_clear_line(tmp_path):

@@ -316,3 +316,23 @@ def test_comparison_says_when_accuracy_was_not_measured():
     assert table["HRNet"]["AP published"] == "0.6542"
     assert "p50 ms" not in table["ResNet50"]
     assert benchmark.comparison(rows, "qint16_mixed_float16")[0]["AP published"] == "-"
+
+
+def test_trade_offs_compare_with_the_first(demo_engine):
+    dataset = CocoDataset(paths.demo_data())
+    points = benchmark.trade_offs({"a": demo_engine, "b": demo_engine}, dataset, dataset.sample(3), rounds=2)
+    assert [point["label"] for point in points] == ["a", "b"]
+    for point in points:
+        assert point["low"] <= point["ap"] <= point["high"]
+        assert (point["change"], point["change_low"], point["change_high"]) == (0, 0, 0), "the same engine twice"
+        assert point["ms"] > 0
+    assert points[0]["speedup"] == 1
+
+
+def test_a_mosaic_has_as_many_people_as_asked_for(demo_engine):
+    dataset = CocoDataset(paths.demo_data())
+    for people in (1, 3, 7):
+        picture = benchmark.mosaic(dataset, people)
+        assert picture.shape == (512, 768, 3)
+        [found] = PoseEstimator(demo_engine)([picture])
+        assert (found.scores > 0.3).sum() >= people - 1

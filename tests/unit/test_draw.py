@@ -12,6 +12,7 @@ from helpers.dataset import People
 from helpers.decode import Poses, align_maps
 from helpers.export import CheckRow, Difference
 from helpers.preprocess import resize_align
+from helpers.sensitivity import LayerRow
 from helpers.zoo import NETWORKS
 
 
@@ -110,6 +111,10 @@ def figures(image):
         "one decoder": lambda: draw.decode_time_figure({8: Comparison({"only": np.array([0.5])})}),
         "throughput": lambda: draw.throughput_figure({"a": {1: alone, 8: alone}, "b": {1: alone}}),
         "accuracy": lambda: draw.accuracy_figure({"AP": 0.5, "AP (L)": None}),
+        "precisions": lambda: draw.precision_figure(image, {"float32": poses, "int8": poses}),
+        "trade": lambda: draw.trade_figure([{"label": "a", "ms": 5.0, "ap": 0.5, "low": 0.4, "high": 0.6}]),
+        "histograms": lambda: draw.histogram_figure({"/a/b/Conv": (np.arange(9), np.arange(10.0), 0.0, 9.0)}),
+        "sensitivity": lambda: draw.sensitivity_figure([LayerRow("/a/b/Conv", 20.0, 30.0)] * 3),
         "published": lambda: draw.published_figure(NETWORKS.values()),
     }
 
@@ -136,10 +141,32 @@ def test_a_stage_bar_shows_its_total_and_no_decoding_of_noise(image):
     ]
 
 
-def test_decode_times_stand_at_their_points_with_the_speedup_between():
+def test_decode_times_stand_at_their_points_with_the_speedup_below():
     turns = Comparison({"slow": np.array([0.5, 0.5, 0.5]), "quick": np.array([0.001, 0.002, 0.001])})
     shown = texts(draw.decode_time_figure({3: turns}))
-    assert {"slow", "quick", "500 ms", "1 ms", "500x\n(375 to 500)"} == set(shown)
+    assert {"slow", "quick", "500 ms", "1 ms\n500x (375 to 500)"} == set(shown)
+
+
+def test_the_panel_of_precisions_tells_who_moved_and_who_got_lost(image):
+    one, other = standing(), standing(x=30)
+    both = Poses(*(np.concatenate(pair) for pair in zip(*((p.keypoints, p.scores, p.tags) for p in (one, other)))))
+    figure = draw.precision_figure(image, {"float32": both, "float16": both, "int8": one})
+    assert [ax.get_title(loc="left") for ax in figure.axes] == [
+        "float32: 2 people",
+        "float16: 2 people",
+        "int8: 1 person",
+    ]
+    told = [[text.get_text() for text in ax.texts] for ax in figure.axes]
+    assert told == [[], ["OKS 1.000\n0.0 px"] * 2, ["OKS 1.000\n0.0 px", "lost"]]
+
+
+def test_the_line_joins_what_nothing_beats():
+    def point(label, ms, ap):
+        return {"label": label, "ms": ms, "ap": ap, "low": ap - 0.1, "high": ap + 0.1}
+
+    figure = draw.trade_figure([point("slow", 9, 0.7), point("bad", 5, 0.4), point("quick", 3, 0.5)])
+    [line] = [line for line in figure.axes[0].lines if line.get_drawstyle() == "steps-post"]
+    assert line.get_xydata().tolist() == [[3, 0.5], [9, 0.7]]
 
 
 def test_throughput_counts_pictures_and_not_runs():

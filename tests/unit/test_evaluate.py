@@ -14,7 +14,17 @@ from pycocotools.cocoeval import COCOeval
 from helpers.dataset import OKS_SIGMAS, CocoDataset, People
 from helpers.decode import Poses
 from helpers.errors import UsageError
-from helpers.evaluate import STAT_NAMES, evaluate, match, oks, resampled_ap, save_results, to_coco_results
+from helpers.evaluate import (
+    STAT_NAMES,
+    evaluate,
+    match,
+    most_shifted,
+    oks,
+    resampled_ap,
+    save_results,
+    shift,
+    to_coco_results,
+)
 from tests.unit.conftest import write_coco
 
 NOBODY = np.zeros((0, 17, 3))
@@ -263,3 +273,37 @@ def test_runs_are_resampled_alike(dataset, perfect):
     assert ap["best"][~np.isnan(ap["best"])] == pytest.approx(1.0)
     with pytest.raises(UsageError, match="no image to score"):
         resampled_ap({"a": found}, dataset, [])
+
+
+def people_apart(dataset: CocoDataset) -> Poses:
+    return poses(dataset.people(3).keypoints, [0.9, 0.5])
+
+
+def test_shift_finds_the_same_people_in_another_order(dataset):
+    reference = people_apart(dataset)
+    points = reference.keypoints[::-1].copy()
+    points[0, :, 0] += 3
+    points[0, :, 1] += 4
+    moved = shift(reference, poses(points, [0.4, 0.8]))
+    assert moved.partner.tolist() == [1, 0]
+    np.testing.assert_allclose(moved.pixels, [0, 5], atol=1e-5)
+    assert moved.oks[0] == pytest.approx(1)
+    assert 0.5 < moved.oks[1] < 1
+
+
+def test_shift_of_somebody_who_got_lost(dataset):
+    reference = people_apart(dataset)
+    moved = shift(reference, poses(reference.keypoints[:1], [0.9]))
+    assert moved.partner.tolist() == [0, -1]
+    assert moved.oks.tolist() == [pytest.approx(1), 0]
+    assert np.isnan(moved.pixels).tolist() == [False, True]
+    assert len(shift(poses(NOBODY), reference).oks) == 0
+
+
+def test_the_image_that_suffers_most(dataset):
+    reference = people_apart(dataset)
+    near, far = (poses(reference.keypoints + [pixels, 0, 0], reference.scores) for pixels in (1, 8))
+    assert most_shifted([reference] * 3, [near, far, reference]) == 1
+    assert most_shifted([reference, poses(NOBODY)], [poses(NOBODY), reference]) == 0, "the lost count 0"
+    faint = Poses(reference.keypoints, np.full(2, 0.1, np.float32), reference.tags)
+    assert most_shifted([faint, reference], [poses(NOBODY), near]) == 1, "faint people do not count"
