@@ -18,9 +18,10 @@ from typing import Any, Iterator
 import numpy as np
 
 from helpers import paths, zoo
+from helpers.backends.base import STRIDE
 from helpers.dataset import CocoDataset
 from helpers.errors import UsageError
-from helpers.preprocess import SIZE_MULTIPLE, list_images, read_image, resize_align, to_input
+from helpers.preprocess import list_images, read_image, resize_align, to_input
 
 DEFAULT_SPLIT = "calib2017"
 DEFAULT_COUNT = 32
@@ -65,7 +66,7 @@ class CalibrationSet:
             count: how many pictures; None for all.
             method: one of `METHODS`.
             percentile: for that method, above 50 and up to 100.
-            input_shape: (height, width), multiples of 64, for engines of one shape: pictures are scaled to the short
+            input_shape: (height, width), multiples of 32, for engines of one shape: pictures are scaled to the short
                 side and cut at their middle. None: each picture gets its own shape, as with dynamic engines.
             seed: another seed, another sample. A larger sample contains every smaller one.
 
@@ -77,8 +78,8 @@ class CalibrationSet:
             raise UsageError(f"There is no calibration method {method!r}; {zoo.choices(method, METHODS)}.")
         if not 50 < percentile <= 100:
             raise UsageError(f"The percentile must be above 50 and at most 100, not {percentile:g}.")
-        if input_shape is not None and any(side % SIZE_MULTIPLE or side < 1 for side in input_shape):
-            raise UsageError(f"The shape of calibration pictures must be multiples of {SIZE_MULTIPLE}: {input_shape}.")
+        if input_shape is not None and any(side % STRIDE or side < 1 for side in input_shape):
+            raise UsageError(f"Calibration pictures must be (height, width), multiples of {STRIDE}, not {input_shape}.")
         self.files = _sample(Path(source or paths.demo_data()), split, count, seed)
         self.method = method
         self.percentile = percentile

@@ -101,7 +101,7 @@ def test_scored_pictures_are_refused_under_any_name(tmp_path):
         ({"method": "min-max"}, "did you mean minmax"),
         ({"percentile": 50}, "percentile"),
         ({"percentile": 100.1}, "percentile"),
-        ({"input_shape": (512, 500)}, "multiples of 64"),
+        ({"input_shape": (512, 500)}, "multiples of 32"),
         ({"count": 0}, "from 1 to 80"),
         ({"count": 81}, "from 1 to 80"),
     ],

@@ -302,7 +302,7 @@ def test_shift_of_somebody_who_got_lost(dataset):
 
 def test_the_image_that_suffers_most(dataset):
     reference = people_apart(dataset)
-    near, far = (poses(reference.keypoints + [pixels, 0, 0], reference.scores) for pixels in (1, 8))
+    near, far = (poses(reference.keypoints + np.array([pixels, 0, 0]), reference.scores) for pixels in (1, 8))
     assert most_shifted([reference] * 3, [near, far, reference]) == 1
     assert most_shifted([reference, poses(NOBODY)], [poses(NOBODY), reference]) == 0, "the lost count 0"
     faint = Poses(reference.keypoints, np.full(2, 0.1, np.float32), reference.tags)
