@@ -57,7 +57,7 @@ def fails(capsys, status: int, *argv: str) -> str:
         (["eval", "--precision", "qint8_mixed_float16", "--backend", "pytorch"], "does not build qint8_mixed_float16"),
         (["eval", "--precision", "qint8_mixed_float16", "--calibration-split", "val2017"], "also scored"),
         (["eval", "--precision", "qint8_mixed_float16", "--calibration-num", "81"], "from 1 to 80"),
-        (["build", "--precision", "qint8_mixed_float16", "--calibration-method", "min"], "choose one of minmax"),
+        (["build", "--precision", "qint8_mixed_float16", "--calibration-method", "min"], "did you mean minmax"),
         (["build", "--precision", "qint8_mixed_float16", "--calibration-method", "eqnm"], "on a card only"),
         (["eval", "--weights", "demoo"], "demoo"),
         (["eval", "--image-num", "0"], "--image-num"),
@@ -296,7 +296,6 @@ def test_eval_calibrates_by_itself(capsys):
     assert main(["build", "--json", *few[:2], *few[4:], "--calibration-method", "percentile"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["calibration"]["count"], facts["calibration"]["method"]) == (2, "percentile")
-    assert facts["bytes"] == record["model_bytes"]
 
 
 def test_a_folder_of_pictures_serves_for_calibration(capsys, tmp_path):
