@@ -149,7 +149,10 @@ def build_parser() -> argparse.ArgumentParser:
         group.add_argument("--calibration-data", type=Path, help="folder of pictures, COCO-format or plain")
         group.add_argument("--calibration-split", help="part of a COCO-format folder")
         group.add_argument("--calibration-num", type=_positive, help=f"pictures (default {DEFAULT_COUNT})")
-        group.add_argument("--calibration-method", default="minmax", help=f"one of {', '.join(METHODS)}")
+        group.add_argument("--calibration-method", default="minmax", type=_method, help=f"one of {', '.join(METHODS)}")
+        group.add_argument(
+            "--max-drop", type=_share, help="leave the worst layers in float until AP, of these pictures, drops no more"
+        )
     score.add_argument("--out", type=Path, default=None, help="file for the results in COCO's format")
     for sub, runs, seconds in ((perf, 20, 3.0), (bench, 10, 2.0)):
         sub.add_argument("--runs", type=_positive, default=runs, help="least number of timed runs (by mm_run: 1000)")
@@ -167,6 +170,18 @@ def _positive(text: str) -> int:
 
 def _batch_sizes(text: str) -> list[int]:
     return [_positive(each) for each in text.split(",")]
+
+
+def _method(text: str) -> str:
+    if text not in METHODS:
+        raise argparse.ArgumentTypeError(f"there is no method {text!r}; {zoo.choices(text, METHODS)}")
+    return text
+
+
+def _share(text: str) -> float:
+    if not 0 <= float(text) <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text}")
+    return float(text)
 
 
 def _boolean(text: str) -> bool:
@@ -424,19 +439,28 @@ def _built(args: argparse.Namespace, job: _Job | None = None, scored: CocoDatase
         onnx_file = export.export(job.model, job.weights, backend.opset, input_type=input_type)
     else:  # a container: the ONNX file was exported elsewhere and copied here
         onnx_file = paths.onnx_file(job.model, paths.weights_tag(job.weights), backend.opset, input_type)
-    return backend.build(onnx_file, job.spec, calibration)
+    spec = job.spec
+    if calibration is not None and args.max_drop is not None:
+        from helpers import sensitivity
+
+        spec, _ = sensitivity.within(args.max_drop, onnx_file, spec, calibration, CocoDataset(*_unscored(args, job)))
+    return backend.build(onnx_file, spec, calibration)
+
+
+def _unscored(args: argparse.Namespace, job: _Job) -> tuple[Path, str]:
+    """Folder and split of the pictures to calibrate with."""
+    usual, split = paths.demo_data(), DEFAULT_SPLIT
+    if job.weights == "official":  # trained on photographs, which the demo pictures are not
+        usual, split = paths.coco(), "train2017"
+    return args.calibration_data or usual, args.calibration_split or split
 
 
 def _calibration(args: argparse.Namespace, job: _Job, scored: CocoDataset | None) -> CalibrationSet | None:
     """The pictures to calibrate with, none of them scored; None for precisions that need none."""
     if not job.spec.needs_calibration:
         return None
-    usual, split = paths.demo_data(), DEFAULT_SPLIT
-    if job.weights == "official":  # trained on photographs, which the demo pictures are not
-        usual, split = paths.coco(), "train2017"
     pictures = CalibrationSet(
-        args.calibration_data or usual,
-        args.calibration_split or split,
+        *_unscored(args, job),
         args.calibration_num or DEFAULT_COUNT,
         args.calibration_method,
         input_shape=None if job.spec.dynamic_shape else job.spec.input_shape,

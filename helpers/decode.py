@@ -18,8 +18,8 @@ very rounding of the enlarged map. Three frames occur: *samples* (h, w) of the n
 (4h, 4w) of the enlarged map, which are those of the network's input; and the original image.
 
 The steps above are NumPy, one after the other, to be read and looked into. `decode_poses` itself takes the same
-steps compiled (`helpers.decode_numba`) where numba is installed and after `warm_up`: ten times quicker, equal to the
-last bit.
+steps compiled (`helpers.decode_numba`) where numba is installed and after `warm_up`: some 15 times quicker, equal to
+the last bit.
 
 Source of the method: Newell, Huang, Deng, "Associative Embedding" (2017); what is reproduced step by step:
 mmpose 0.29.0, core/post_processing/group.py and core/evaluation/bottom_up_eval.py.

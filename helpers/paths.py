@@ -1,6 +1,6 @@
 """Where things live, how files are named, and how a file comes to be: complete with its sidecar, or not at all.
 
-    models/ (or $MODEL_PATH)
+    data/models/ (or $MODEL_PATH)
       checkpoints/                                    the official weights, as downloaded
       MobileNetv2_demo/                               <model>_<weights tag>
         MobileNetv2_demo_opset17.onnx  (+ .json)

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     class Calibration(Protocol):
         """Pictures from which a backend learns the ranges of activations, for the qint precisions."""
 
-        method: str
-
         def describe(self) -> dict[str, Any]:
             """What decides the outcome, as JSON types: which pictures (by hash), how many, which method."""
 
@@ -346,8 +344,7 @@ class Backend(abc.ABC):
             raise DataError(f"The {self.name} backend is not available: {reason}.")
         if precision is not None and precision not in self.precisions():
             raise UsageError(
-                f"The {self.name} backend does not build {precision} in this version; "
-                f"use {' or '.join(self.precisions())}."
+                f"The {self.name} backend does not build {precision}; use {' or '.join(self.precisions())}."
             )
 
 
