@@ -217,7 +217,9 @@ QUICK_BENCH = ("bench", "--runs", "2", "--seconds", "0", "--image-num", "3")
 
 
 def test_bench_runs_every_combination_and_saves_each(capsys, home):
-    argv = [*QUICK_BENCH, "--model", "MobileNetv2", "--batch-size", "1,2", "--batch-size", "2", "--precision", "all"]
+    """`all` precisions of PyTorch are one."""
+    argv = [*QUICK_BENCH, "--model", "MobileNetv2", "--backend", "pytorch", "--precision", "all"]
+    argv += ["--batch-size", "1,2", "--batch-size", "2"]
     assert main(argv) == 0
     captured = capsys.readouterr()
     assert captured.err.count(" of 2: MobileNetv2, demo weights, force_float32") == 2
