@@ -14,7 +14,7 @@ al. 2017, as in mmpose's AELoss) with three aids that are thrown away or fade:
 
 * a part-segmentation head on the last features (the renderer knows every pixel's body part);
 * tags start as a saddle where all are equal, so they are first pulled towards a number for the colour family of
-  the person's outfit; the pull is gone at 60 % of the run;
+  the person's outfit; at 60 % of the run a twentieth of the pull is left;
 * peaks weigh more than background in the heatmap loss.
 
 bfloat16 autocast needs a CPU with AVX512-BF16 (or AMX) to pay; `--float32` turns it off.
@@ -45,6 +45,8 @@ from helpers.preprocess import MEAN_RGB, STD_RGB
 MEAN = torch.tensor(MEAN_RGB).view(1, 3, 1, 1)
 STD = torch.tensor(STD_RGB).view(1, 3, 1, 1)
 MAX_PEOPLE = 10
+# Share of the colour pull that stays to the end: without it the tags of neighbours drift together again (MobileNetv2).
+KICK_FLOOR = 0.05
 # Part map with left and right exchanged: 0 background, 1 + index into PARTS.
 _SWAP = {p: p.replace("left", "?").replace("right", "left").replace("?", "right") for p in PARTS}
 PART_FLIP = np.array([0] + [1 + PARTS.index(_SWAP[p]) for p in PARTS], np.uint8)
@@ -313,7 +315,7 @@ def main() -> int:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(done, args.lr)
         batch = next(stream)
-        terms = losses(trainee, batch, side, 0.5 * max(0.0, 1 - done / 0.6), not args.float32)
+        terms = losses(trainee, batch, side, 0.5 * max(KICK_FLOOR, 1 - done / 0.6), not args.float32)
         optimiser.zero_grad(set_to_none=True)
         sum(terms.values()).backward()
         torch.nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
