@@ -17,12 +17,13 @@ import numpy as np
 import onnx
 import pytest
 
-from helpers import backends, benchmark, network, paths, records, zoo
+from helpers import backends, benchmark, network, paths, preprocess, records, zoo
 from helpers.backends import BuildSpec, magicmind
 from helpers.backends.simulator import CALLS, LABEL, calibrator, config, device, execution, graph, model
 from helpers.backends.simulator.python import runtime
 from helpers.backends.simulator.trace import Held
 from helpers.backends.simulator.values import Code, Status
+from helpers.calibration import CalibrationSet
 from helpers.cli import main
 from helpers.errors import DataError, UsageError
 from helpers.estimator import PoseEstimator
@@ -813,17 +814,34 @@ def run_json(capsys, *argv):
 
 @pytest.mark.parametrize("precision", backends.get("onnxruntime").precisions())
 def test_eval_tells_the_ap_of_onnx_runtime(capsys, home, precision):
-    """To 0.002; in 8 bits the card's graph, which has deconvolutions, is rounded elsewhere: 6 pictures tell no more."""
     argv = ["eval", "--precision", precision, "--image-num", "6"]
     wanted = run_json(capsys, *argv)
     found = run_json(capsys, *argv, "--backend", "magicmind", "--simulate")
-    near = 0.06 if precision.startswith("qint8") else 0.002
     assert wanted["ap"] > 0.3
-    assert abs(found["ap"] - wanted["ap"]) <= near
-    assert abs(found["ar"] - wanted["ar"]) <= near
+    assert abs(found["ap"] - wanted["ap"]) <= 0.002
+    assert abs(found["ar"] - wanted["ar"]) <= 0.002
     assert found["backend"] == "magicmind-simulated"
     assert found["versions"]["magicmind-simulated"].startswith(LABEL)
     assert not {"stage_ms", "latency_ms", "images_per_s", "build_s", "model_bytes"} & set(found)
+
+
+def test_eight_bits_round_the_same_layers_as_on_onnx_runtime(home):
+    """From the opset 11 file, which has deconvolutions, and from the opset 17 one, which has none."""
+    from helpers import export
+
+    picture = preprocess.read_image(paths.demo_data() / "val2017" / "000000020014.jpg")
+    batch = preprocess.to_input([preprocess.resize_align(picture, 256)[0]])
+    pictures = CalibrationSet(count=2)
+    found = {}
+    for name, backend in (("ours", backends.get("onnxruntime")), ("double", backends.get("magicmind", simulate=True))):
+        source = export.export("MobileNetv2", "demo", opset=backend.opset)
+        for precision in ("force_float32", QINT8):
+            with backend.load(backend.build(source, BuildSpec(precision), pictures)) as engine:
+                found[name, precision] = engine.run(batch)
+    rounding = found["ours", QINT8] - found["ours", "force_float32"]
+    apart = found["ours", QINT8] - found["double", QINT8]
+    assert np.sqrt(np.mean(np.square(rounding))) > 1e-4
+    assert np.sqrt(np.mean(np.square(apart))) < 0.05 * np.sqrt(np.mean(np.square(rounding)))
 
 
 def test_simulated_accuracy_is_not_put_beside_measured_one(capsys, home):
