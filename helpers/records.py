@@ -43,6 +43,9 @@ _PACKAGES = (
 _CPU_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm")
 
 
+_NO_FLIP = " without flip test"  # the end of such a record's `dataset`
+
+
 @dataclass(frozen=True)
 class Latency:
     """How long something took, over many runs, milliseconds.
@@ -82,6 +85,8 @@ class Record:
         model, weights: name of the network and tag of its weights.
         backend, precision: what ran it, and how.
         input_type: what the network takes, one of `zoo.INPUT_TYPES`.
+        calibration: of the qint precisions: `count` of pictures, `method`, and how many layers `float_layers` were
+            chosen to stay in float, if any were chosen.
         batch_size: pictures in one run of the network.
         input_shape: (N, 3, H, W), for uint8 input (N, H, W, 3), if it was the same for all runs.
         dataset: what was run on, such as `demo val2017`.
@@ -107,6 +112,7 @@ class Record:
     backend: str
     precision: str
     input_type: str | None = None
+    calibration: Mapping[str, Any] | None = None
     batch_size: int | None = None
     input_shape: Sequence[int] | None = None
     dataset: str | None = None
@@ -165,6 +171,11 @@ class Record:
         return self.backend.endswith("-simulated")
 
     @property
+    def flip_test(self) -> bool:
+        """Whether the accuracy is that of the flip test."""
+        return not (self.dataset or "").endswith(_NO_FLIP)
+
+    @property
     def name(self) -> str:
         """The same for two measurements of the same thing, of which the later replaces the earlier."""
         parts = [self.model, self.weights, self.backend, self.precision]
@@ -217,6 +228,16 @@ def load_all(folder: str | os.PathLike[str] | None = None) -> tuple[list[Record]
         except (DataError, OSError, UnicodeDecodeError) as error:
             problems.append(f"{path} was skipped: {error}")
     return records, problems
+
+
+def without_flip(dataset: str) -> str:
+    """The name of a dataset, whatever `scored_on` added."""
+    return dataset[: -len(_NO_FLIP)] if dataset.endswith(_NO_FLIP) else dataset
+
+
+def scored_on(dataset: str, flip_test: bool) -> str:
+    """What a record says it was scored on, so that accuracies with and without the flip test stand side by side."""
+    return dataset if flip_test else dataset + _NO_FLIP
 
 
 def align(rows: Sequence[Mapping[str, Any]]) -> str:
