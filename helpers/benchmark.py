@@ -678,19 +678,12 @@ def comparison(rows: Sequence[Record], precision: str) -> list[dict[str, Any]]:
 def _built_facts(built: str | Path) -> dict[str, Any]:
     facts = paths.read_sidecar(built)
     same = {key: facts[key] for key in ("model", "weights", "backend", "precision", "input_type")}
-    same["calibration"] = _calibration(facts)
+    pictures = facts.get("calibration")
+    if pictures:
+        same["calibration"] = f"{pictures['count']} pictures, {pictures['method']}"
     if facts.get("simulated"):  # neither is the card's
         return same
     return {**same, "build_s": facts["build_s"], "model_bytes": facts["bytes"]}
-
-
-def _calibration(facts: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a record tells of the calibration in a built model's sidecar."""
-    if facts.get("calibration") is None:
-        return None
-    layers = facts.get("float_layers")
-    chosen = {} if layers is None else {"float_layers": len(layers)}
-    return {"count": facts["calibration"]["count"], "method": facts["calibration"]["method"], **chosen}
 
 
 def _accuracy(run: Run, dataset: CocoDataset, flip_test: bool = True) -> dict[str, Any]:
