@@ -426,15 +426,8 @@ def _speed_findings(rows: Sequence[Record]) -> list[Finding]:
     alike: dict[str, dict[str, Record]] = {}
     for row in rows:
         if _timed(row) and row.model in zoo.NETWORKS:
-            like = (
-                row.backend,
-                row.precision,
-                row.input_type,
-                row.batch_size,
-                row.input_shape,
-                row.machine,
-                row.command,
-            )
+            names = ("backend", "precision", "input_type", "batch_size", "input_shape", "machine", "command")
+            like = [getattr(row, name) for name in names]
             alike.setdefault(repr(like), {})[row.model] = row
     if not alike:
         return []
@@ -649,7 +642,7 @@ def _machine_table(rows: Sequence[Record]) -> Table:
         cells.append(
             {
                 "machine": Subject(_machine(facts), ", ".join(part for part in about if part)),
-                "instructions": ", ".join(facts.get("cpu_flags", [])),
+                "instructions": ", ".join(map(str, facts.get("cpu_flags", []))),
                 "versions": ", ".join(f"{name} {version}" for name, version in (made[0].versions or {}).items()),
                 "records": _number(len(made), "d"),
             }
