@@ -274,7 +274,7 @@ def _page(source: Source, pictures: Sequence[Picture], broken: Sequence[str]) ->
         counts=[_count(len(source.rows), "record"), _count(len(source.figures), "figure")],
         findings=findings(source),
         tables=tables(source),
-        problems=Table("Could not be used", "Each left out of everything above; none is lost silently.", problems),
+        problems=Table("Could not be used", "Left out of all tables and figures.", problems),
         groups=_groups(pictures),
         left_out=len(source.figures) - len(pictures) - len(broken),
         circumstances=circumstances(source),
