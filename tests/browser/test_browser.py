@@ -19,6 +19,7 @@ import cv2
 import nbformat
 import numpy as np
 import pytest
+from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from helpers import draw, paths, records, report, zoo
@@ -61,11 +62,9 @@ def page_file(tmp_path_factory):
     shape = {"batch_size": 1, "input_shape": [1, 3, 512, 512], "model_bytes": 40_000_000, "build_s": 0.5}
     spent = {"stage_ms": {"load": 1.0, "pre": 9.0, "infer": 180.0, "decode": 10.0}, "whole_images_per_s": 3.4}
     scored = {"dataset": "demo val2017", "images": 256, "ap": 0.7609, "ar": 0.8224}
-    made = {"machine": records.machine(), "versions": records.versions(), "when": records.now()}
+    made = {"machine": records.machine(), "versions": records.versions(), "when": records.now(), "command": ATTACK}
     rows = [
-        Record(
-            model, "demo", backend, precision, latency_ms=latency, command=ATTACK, **shape, **spent, **scored, **made
-        )
+        Record(model, "demo", backend, precision, latency_ms=latency, **shape, **spent, **scored, **made)
         for model in zoo.NETWORKS
         for backend, latency in (("onnxruntime", Latency(90.0, 95.0, 96.0, 99.0, 91.0)), ("magicmind-simulated", None))
         for precision in zoo.PRECISIONS
@@ -106,10 +105,9 @@ def test_nothing_of_the_report_is_wider_than_a_phone(phone):
     boxes = page.locator(".scroll")
     assert boxes.count() >= 6
     for index in range(boxes.count()):
-        left, right, inside = boxes.nth(index).evaluate(
-            "box => [box.getBoundingClientRect().left, box.getBoundingClientRect().right, box.scrollWidth]"
-        )
-        assert 0 <= left < right <= PHONE["width"]
+        box = boxes.nth(index).bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= PHONE["width"]
     wide = page.locator(".scroll", has_text="p50 ms")
     assert wide.evaluate("box => box.scrollWidth > box.clientWidth"), "else there is nothing to scroll in this test"
     assert wide.evaluate("box => { box.scrollLeft = 80; return box.scrollLeft }") == 80
@@ -200,19 +198,16 @@ def infer(browser, tmp_path_factory):
     folder.mkdir()
     quick = {"image_num": 2, "compare_num": 1, "compare": ["force_float32"]}
     places = {"images": str(paths.demo_data()), "out": str(home / "output")}
-    source = nbformat.read(paths.root() / "notebooks" / "03_infer.ipynb", as_version=4)
+    source = load_notebook_node(str(paths.root() / "notebooks" / "03_infer.ipynb"))
     nbformat.write(parameterize_notebook(source, {**quick, **places}), folder / "03_infer.ipynb")
     with jupyterlab(folder, home) as address:
         context = browser.new_context(viewport={"width": 1280, "height": 1000})
         page = context.new_page()
         page.goto(f"{address}/lab/tree/03_infer.ipynb?token={TOKEN}")
-        page.wait_for_function(
-            "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel", timeout=60_000
-        )
-        page.set_default_timeout(120_000)
-        page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        document = page.evaluate("window.jupyterapp.shell.currentWidget.content.model.sharedModel.toJSON()")
-        page.set_default_timeout(20_000)
+        notebook = "window.jupyterapp?.shell.currentWidget"
+        page.wait_for_function(f"{notebook}?.sessionContext?.session?.kernel", timeout=60_000)
+        page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")  # until the last cell is done
+        document = page.evaluate(f"{notebook}.content.model.sharedModel.toJSON()")
         yield page, document
         context.close()
 
