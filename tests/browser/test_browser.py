@@ -41,6 +41,12 @@ LAB_SETTINGS = {
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
 }
+# What the kernel runs first: an export is compared with PyTorch at one small size, which is not what is tested here.
+KERNEL_START = """
+from helpers import export
+export.CHECK_SHAPES = [(128, 192)]
+export.export.__kwdefaults__.update(shapes=[(128, 192)], batches=[1])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +151,9 @@ def jupyterlab(folder, home):
         file = home / "settings" / f"{plugin}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(settings))
+    first = home / "ipython" / "profile_default" / "startup" / "first.py"
+    first.parent.mkdir(parents=True)
+    first.write_text(KERNEL_START)
     places = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_WORKSPACES_DIR")
     environment = {
         **os.environ,
