@@ -266,7 +266,7 @@ def move(page, slider, key: str, readout: str) -> np.ndarray:
 
 
 def test_a_slider_of_notebook_3_paints_another_picture(infer):
-    """Joints with a score up to the threshold go: at 1 none is left, at 0 all are there."""
+    """Joints with a score up to the threshold go: at 1 none is left, at 0 all are there, at the start most."""
     pytest.importorskip("helpers.explore", reason="this notebook 3 has no slider yet")
     page, _ = infer
     slider = page.locator(".jupyter-widgets.widget-slider", has_text="joint threshold")
@@ -275,5 +275,5 @@ def test_a_slider_of_notebook_3_paints_another_picture(infer):
     bare, full = move(page, slider, "End", "1.00"), move(page, slider, "Home", "0.00")
     assert start.shape == bare.shape == full.shape
     painted = [int((np.abs(picture.astype(int) - bare).max(axis=2) > 60).sum()) for picture in (start, full)]
-    assert 2000 < painted[0] < painted[1]
+    assert 2000 < painted[0] <= painted[1]
     assert colourful(full) > colourful(bare) + 1000

@@ -286,13 +286,14 @@ def test_links_inside_the_page_lead_somewhere(tmp_path):
 
 def test_figures_bring_title_and_description(tmp_path):
     figure(tmp_path / "04_published.png", "Ours & <theirs>")
-    figure(tmp_path / "other.png", "Another")
+    square = np.linspace(0, 1, 34 * 64, dtype=np.float32).reshape(34, 8, 8)
+    draw.save(draw.agreement_figure(square, square, "Over two axes"), tmp_path / "other.png")
     noise(tmp_path / "05_noise.png", 64)
     page = write(tmp_path, ACCURACY)
     assert "4 · Benchmark" in page.text
     assert "Other figures" in page.text
     assert "Ours & <theirs> The published AP of every network and precision. 04_published.png" in page.text
-    assert [image["alt"] for image in page.find("img")] == ["Ours & <theirs>", "05_noise.png", "Another"]
+    assert [image["alt"] for image in page.find("img")] == ["Ours & <theirs>", "05_noise.png", "Over two axes"]
     for image in page.find("img"):
         data = base64.b64decode(image["src"].split("base64,")[1])
         with Image.open(io.BytesIO(data)) as picture:
