@@ -42,7 +42,7 @@ _NEEDED = {"jinja2": "jinja2", "PIL": "pillow"}  # module -> package
 _REFERENCE = "force_float32"  # what other precisions are compared with
 _SETTING = ("model", "weights", "backend", "input_type")  # what has to be equal for that, and:
 _ALIKE_SCORED = (*_SETTING, "dataset", "images")
-_ALIKE_TIMED = (*_SETTING, "batch_size", "input_shape", "machine")
+_ALIKE_TIMED = (*_SETTING, "batch_size", "input_shape", "machine", "command")  # the same hour is as busy for both
 _FEW = 100  # images; of so few an AP says little
 _STAGES = {"load": "load file", "pre": "resize", "infer": "network", "decode": "decode", "draw": "draw"}
 
@@ -394,8 +394,7 @@ def _precision_findings(rows: Sequence[Record]) -> list[Finding]:
             said.append(f"{verb} ({accuracy[1].ap:.4f} to {accuracy[0].ap:.4f} on {_scope(accuracy[0])})")
         if speed:
             ratio = speed[1].latency_ms.p50 / speed[0].latency_ms.p50
-            sitting = "one sitting" if speed[0].command == speed[1].command else "two sittings"
-            said.append(f"is {ratio:.1f} times as quick (p50, batch {speed[0].batch_size}, timed in {sitting})")
+            said.append(f"is {ratio:.1f} times as quick (p50, batch {speed[0].batch_size}, timed by one command)")
         if size:
             said.append(f"has {size[0].model_bytes / size[1].model_bytes:.0%} of the file size")
         if accuracy or speed:
@@ -554,8 +553,8 @@ def _speed_table(rows: Sequence[Record]) -> Table:
         )
     note = (
         "The network alone on one fixed batch, without flip test; 'file to poses' is the whole call with it. Random "
-        "weights are as fast as trained ones. Rows were timed one after the other: on a busy machine small differences "
-        "are chance."
+        "weights are as fast as trained ones. Rows of different commands may differ because the machine was busy once: "
+        "only those of one command are set against float32 (`python -m helpers bench --precision all`)."
     )
     return Table("Speed", note, cells)
 
