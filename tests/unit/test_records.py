@@ -112,6 +112,11 @@ def test_broken_files_are_told_and_skipped(tmp_path):
         "lacks.json": '{"model": "HRNet"}',
         "other.json": '{"model": "", "weights": "", "backend": "", "precision": "", "fps": 3}',
         "latency.json": '{"model": "", "weights": "", "backend": "", "precision": "", "latency_ms": 3}',
+        "null.json": '{"model": null, "weights": "", "backend": "", "precision": ""}',
+        "text.json": '{"model": "", "weights": "", "backend": "", "precision": "", "ap": "high"}',
+        "nan.json": '{"model": "", "weights": "", "backend": "", "precision": "", "ap": NaN}',
+        "huge.json": '{"model": "", "weights": "", "backend": "", "precision": "", "stage_ms": {"load": 1e999}}',
+        "bool.json": '{"model": "", "weights": "", "backend": "", "precision": "", "images": true}',
     }
     for name, text in broken.items():
         (tmp_path / name).write_text(text)
