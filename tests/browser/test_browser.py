@@ -28,10 +28,7 @@ from helpers.report import Source
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed here (apt install chromium)"),
-    pytest.mark.timeout(300),
-]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed here (apt install chromium)")
 
 PHONE = {"width": 400, "height": 900}
 ATTACK = "<script>document.title = 'taken'</script><img src='http://192.0.2.1/x.png'>"
