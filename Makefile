@@ -1,5 +1,5 @@
 # Every target sets up what it needs; nothing is installed twice.
-#   make run    the four notebooks, headless: pictures, records and tables in data/output/
+#   make run    the four notebooks, headless: pictures and records in data/output/, all of it on one page, report.html
 #   make bench  three networks x batch sizes 1 and 8: speed, memory, accuracy where there are trained weights; a table.
 #               make bench BENCH="--model HRNet --batch-size 1,4" for others (python -m helpers bench --help)
 #   make test   unit, parity and notebook tests, with ruff

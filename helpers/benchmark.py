@@ -678,6 +678,9 @@ def comparison(rows: Sequence[Record], precision: str) -> list[dict[str, Any]]:
 def _built_facts(built: str | Path) -> dict[str, Any]:
     facts = paths.read_sidecar(built)
     same = {key: facts[key] for key in ("model", "weights", "backend", "precision", "input_type")}
+    pictures = facts.get("calibration")
+    if pictures:
+        same["calibration"] = f"{pictures['count']} pictures, {pictures['method']}"
     if facts.get("simulated"):  # neither is the card's
         return same
     return {**same, "build_s": facts["build_s"], "model_bytes": facts["bytes"]}
@@ -686,7 +689,7 @@ def _built_facts(built: str | Path) -> dict[str, Any]:
 def _accuracy(run: Run, dataset: CocoDataset, flip_test: bool = True) -> dict[str, Any]:
     """The fields of a record that say how accurate a model is, and on what."""
     return {
-        "dataset": f"{dataset.root.resolve().name} {dataset.split}" + ("" if flip_test else " without flip test"),
+        "dataset": records.scored_on(f"{dataset.root.resolve().name} {dataset.split}", flip_test),
         "images": run.stats.images,
         "ap": run.stats.numbers["AP"],
         "ar": run.stats.numbers["AR"],

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, Sequence
 
 from helpers import backends, benchmark, mm_run, paths, records, zoo
+from helpers import report as report_page
 from helpers.calibration import DEFAULT_COUNT, DEFAULT_SPLIT, METHODS, CalibrationSet
 from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError
@@ -87,7 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     score = verb("eval", evaluate_dataset, "COCO AP and AR of a model on a COCO-format folder.")
     perf = verb("perf", time_engine, "Latency and throughput: network alone, and end to end.")
     bench = verb("bench", sweep, "The perf and eval of many: networks x batch sizes x precisions, one table.")
-    verb("report", report, "The table of everything measured so far.")
+    page = verb("report", report, "Everything measured so far: a table, and one HTML page with the figures.")
     bench.add_argument("--model", default="all", help=f"one of {', '.join(zoo.NETWORKS)}, or all (default)")
     bench.add_argument("--weights", default=None, help="as elsewhere (default: demo where there are any, else random)")
     bench.add_argument("--precision", default="force_float32", help="one, or all that the backend builds")
@@ -154,6 +155,7 @@ def build_parser() -> argparse.ArgumentParser:
             "--max-drop", type=_share, help="leave the worst layers in float until AP, of these pictures, drops no more"
         )
     score.add_argument("--out", type=Path, default=None, help="file for the results in COCO's format")
+    page.add_argument("--out", type=Path, default=None, help="the page (default data/output/report.html)")
     for sub, runs, seconds in ((perf, 20, 3.0), (bench, 10, 2.0)):
         sub.add_argument("--runs", type=_positive, default=runs, help="least number of timed runs (by mm_run: 1000)")
         sub.add_argument("--seconds", type=float, default=seconds, help="least seconds of timed runs")
@@ -373,22 +375,35 @@ def sweep(args: argparse.Namespace) -> int:
 
 
 def report(args: argparse.Namespace) -> int:
-    """Prints the closing table from all records."""
-    rows, problems = records.load_all()
-    for problem in problems:
+    """Prints the closing table from all records, and writes the page."""
+    if args.out is not None and (args.out.is_dir() or not args.out.name):
+        raise UsageError(f"--out {args.out} is a folder; name a file for the page")
+    source = report_page.gather()
+    for problem in source.problems:
         print(problem, file=sys.stderr)
-    if not rows:
+    if not source.rows:
         raise DataError(f"There are no records in {paths.output() / 'records'}; `make run` measures.")
     if args.json:
-        print(json.dumps([row.to_dict() for row in rows], indent=2))
+        print(json.dumps([row.to_dict() for row in source.rows], indent=2))
+    else:
+        _print_closing_table(source.rows)
+    lacking = report_page.missing()
+    if lacking and args.out is None:  # a container: the table is all that it promises
+        print(f"no page without {' and '.join(lacking)}: pip install {' '.join(lacking)}", file=sys.stderr)
         return 0
+    page = report_page.write(args.out or paths.output() / "report.html", source)
+    print(f"page: {page}", file=sys.stderr if args.json else sys.stdout)
+    return 0
+
+
+def _print_closing_table(rows: Sequence[Record]) -> None:
+    """One table for each precision, the networks as rows."""
     machines = {(row.machine or {}).get("cpu", "unknown machine"): (row.machine or {}).get("cores") for row in rows}
     print("measured on " + ", ".join(f"{cpu} ({cores} cores)" if cores else cpu for cpu, cores in machines.items()))
     for precision in dict.fromkeys(row.precision for row in rows):
         print(f"\n{precision}")
         print(records.align(benchmark.comparison(rows, precision)))
     print(f"\nexecuted notebooks, pictures and records: {paths.output()}")
-    return 0
 
 
 # -- steps that verbs share ----------------------------------------------------------------------------------------

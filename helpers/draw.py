@@ -161,7 +161,9 @@ def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
         import matplotlib
 
         with matplotlib.rc_context(_STYLE):
-            return draw(*args, **kwargs)
+            fig = draw(*args, **kwargs)
+        fig.set_label(draw.__doc__.splitlines()[0])  # for `save`
+        return fig
 
     return wrapper
 
@@ -179,10 +181,26 @@ def _heading(fig: Figure, title: str) -> None:
 
 
 def save(fig: Figure, path: str | Path, dpi: int = 110) -> Path:
-    """Writes a figure as PNG, complete or not at all, and returns the path."""
+    """Writes a figure as PNG, complete or not at all, and returns the path.
+
+    The PNG's own `Title` and `Description` say what is drawn and how to read it: `helpers.report` puts them under it.
+    """
+    described = {"Title": _title(fig), "Description": fig.get_label()}
     with atomic_write(path) as unfinished:
-        fig.savefig(unfinished, dpi=dpi, format="png", bbox_inches="tight", pad_inches=0.12)
+        fig.savefig(
+            unfinished,
+            dpi=dpi,
+            format="png",
+            bbox_inches="tight",
+            pad_inches=0.12,
+            metadata=described,
+        )
     return Path(path)
+
+
+def _title(fig: Figure) -> str:
+    """What stands above a figure: its own heading, or the title of its only axes."""
+    return fig.texts[0].get_text() if fig.texts else fig.axes[0].get_title(loc="left")
 
 
 @_styled
