@@ -103,6 +103,7 @@ def rank(
     precision: str,
     calibration: CalibrationSet,
     progress: Callable[[int, int], None] | None = None,
+    most: int | None = None,
 ) -> list[LayerRow]:
     """Rounds one layer at a time and compares the output with float32's.
 
@@ -111,19 +112,25 @@ def rank(
         precision: one of the qint ones.
         calibration: the pictures; ranges come from all of them, outputs from the first few.
         progress: called after every layer with (done, all).
+        most: so many layers, spread evenly from input to output; None for all. HRNet's 300 take many minutes.
 
     Returns:
         A row per convolution, the worst first.
 
     Raises:
-        UsageError, DataError: as `qdq.write`.
+        UsageError: `most` is below 1; or as `qdq.write`.
+        DataError: as `qdq.write`.
     """
+    if most is not None and most < 1:
+        raise UsageError(f"The number of layers to rank must be 1 or more, not {most}.")
     document = qdq.load(onnx_path)
     found = qdq.ranges(document, calibration, precision)
     pictures = [batch for batch, _ in zip(calibration.batches(), range(_PICTURES))]
     wanted = qdq.outputs(document, pictures)
     spec = backends.BuildSpec(precision, float_layers=())
     names = qdq.layers(document)
+    if most is not None and most < len(names):
+        names = [names[k] for k in np.linspace(0, len(names) - 1, most).round().astype(int)]
     rows = []
     for done, name in enumerate(names, 1):
         rounded = qdq.quantise(document, spec, found, only=[name])

@@ -789,23 +789,6 @@ def test_a_damaged_model(backend, built):
 # -- from the command line, on the demo set
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory, demo_built):
-    """Models and output in a temporary place, both exports of the demo network done and checked at one small size."""
-    from helpers import export
-
-    home = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MODEL_PATH", str(demo_built.parents[2]))
-        patch.setattr(paths, "output", lambda: home / "output")
-        patch.setattr("helpers.export.CHECK_SHAPES", [(128, 192)])
-        checks = {**export.export.__kwdefaults__, "shapes": [(128, 192)], "batches": [1]}
-        patch.setattr(export.export, "__kwdefaults__", checks)
-        for opset in export.OPSETS:
-            export.export("MobileNetv2", "demo", opset)
-        yield home
-
-
 def run_json(capsys, *argv):
     assert main([*argv, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
