@@ -49,6 +49,16 @@ def test_graph_is_as_promised(exported, opset):
     assert [operators.count(kind) for kind in ("ConvTranspose", "BatchNormalization")] == [three, three]
 
 
+def test_operators_are_counted(exported, tmp_path):
+    found = export.operators(exported[11])
+    assert (found["Conv"], found["ConvTranspose"]) == (54, 3)
+    assert sum(found.values()) == len(onnx.load(str(exported[11])).graph.node)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    (tmp_path / "bad.onnx").write_bytes(b"no graph")
+    with pytest.raises(DataError, match=r"bad\.onnx cannot be read as ONNX; export it again"):
+        export.operators(tmp_path / "bad.onnx")
+
+
 @pytest.mark.parametrize("opset", export.OPSETS)
 def test_heatmaps_and_tags_have_a_convolution_each(exported, opset):
     graph = onnx.load(str(exported[opset])).graph

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 import pytest
 
-from helpers import backends, benchmark, network, paths, records, zoo
+from helpers import backends, benchmark, export, network, paths, records, zoo
 from helpers.backends import BuildSpec, magicmind
 from helpers.backends.simulator import CALLS, LABEL, calibrator, config, device, execution, graph, model
 from helpers.backends.simulator.python import runtime
@@ -868,6 +868,7 @@ def test_infer_and_build_say_so(capsys, home, tmp_path):
 
 def test_the_deployment_half_walks_without_torch_and_mmpose(home, tmp_path):
     """As in a container: the ONNX file was exported elsewhere; the double stands for the card."""
+    export.export("MobileNetv2", "demo", 11)
     picture = str(paths.demo_data() / "val2017" / "000000020014.jpg")
     blocked = ["torch", "torchvision", "mmpose", "mmcv", "papermill", "onnx"]
     code = (
