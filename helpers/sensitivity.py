@@ -175,11 +175,13 @@ def by_count(
     most = _widths(qdq.spanning(document, pictures))
     wanted = qdq.outputs(document, scored)
     spec = backends.BuildSpec(precision)
-    rng = random.Random(0)
+    random.Random(0).shuffle(pictures)
+    draws = min(draws, len(pictures))
     rows = []
     for count in dict.fromkeys(min(count, len(pictures)) for count in counts):
-        for _ in range(draws if count < len(pictures) else 1):
-            found = qdq.spanning(document, rng.sample(pictures, count))
+        for draw in range(draws if count < len(pictures) else 1):
+            start = draw * len(pictures) // draws  # far from the other draws' pictures, and so never the same ones
+            found = qdq.spanning(document, (pictures[start:] + pictures[:start])[:count])
             rounded = qdq.quantise(document, spec, found)
             narrowest = min(width / most[name] for name, width in _widths(found).items() if most[name])
             rows.append(CountRow(count, narrowest, *signal_to_noise(qdq.outputs(rounded, scored), wanted)))
