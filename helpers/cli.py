@@ -1,6 +1,7 @@
 """The notebooks' steps as commands: `python -m helpers VERB`, for a container, a cron job or CI.
 
-Exit status: 0 success; 2 an argument is wrong; 1 a file or its content is wrong, or not every image went through.
+Exit status: 0 success; 2 an argument is wrong; 1 a file or its content is wrong, or not every image went through; 130
+stopped by Ctrl-C.
 What went wrong is one line on standard error; results go to standard output, with `--json` as one record.
 """
 
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Callable, NoReturn, Sequence
 
 from helpers import backends, benchmark, mm_run, paths, records, zoo
 from helpers import report as report_page
+from helpers.backends.base import only_cpu
 from helpers.calibration import DEFAULT_COUNT, DEFAULT_SPLIT, METHODS, CalibrationSet
 from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError
@@ -124,6 +126,8 @@ def build_parser() -> argparse.ArgumentParser:
     for sub in (build, infer, score, perf):
         sub.add_argument("--precision", default="force_float32", help=f"one of {', '.join(zoo.PRECISIONS)}")
         sub.add_argument("--batch-size", type=_positive, default=1, help="most images in one run of the network")
+    score.set_defaults(dynamic_shape=True)  # the pictures of a dataset differ in shape
+    for sub in (build, infer, perf):
         sub.add_argument(
             "--dynamic-shape",
             type=_boolean,
@@ -304,8 +308,6 @@ def evaluate_dataset(args: argparse.Namespace) -> int:
     """Runs and scores; prints the ten numbers and keeps a record."""
     from helpers import evaluate
 
-    if not args.dynamic_shape:
-        raise UsageError("eval needs --dynamic-shape true: the pictures of a dataset differ in shape")
     if args.out is not None and (args.out.is_dir() or not args.out.name):
         raise UsageError(f"--out {args.out} is a folder; name a file for the results")
     dataset = _dataset(args)
@@ -553,7 +555,10 @@ def _backend(args: argparse.Namespace) -> Backend:
     if args.backend == "magicmind":
         # Calibration needs a card too; and MagicMind itself puts what normalises in front of the float32 export.
         options.update(device_id=args.device_id, uint8_input=args.input_type == "uint8")
-    return backends.get(args.backend, **options)
+    backend = backends.get(args.backend, **options)
+    if args.backend != "magicmind":
+        only_cpu(args.backend, args.device_id)
+    return backend
 
 
 def _refuse_simulated(args: argparse.Namespace) -> None:

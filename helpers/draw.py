@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from helpers.benchmark import Comparison, EndToEndTiming, NetworkTiming
     from helpers.export import CheckRow
     from helpers.preprocess import ResizeTransform
-    from helpers.sensitivity import LayerRow
+    from helpers.sensitivity import CountRow, LayerRow
     from helpers.zoo import Network
 
 # Okabe and Ito (2008), "Color Universal Design", RGB; yellow last, it is the weakest on light ground.
@@ -497,6 +497,34 @@ def sensitivity_figure(rows: Sequence[LayerRow], most: int = 15, title: str = ""
     ax.legend(loc="upper right", fontsize=9)
     ax.set_xlim(0, 1.25 * ax.dataLim.xmax)
     ax.set_title(title)
+    return fig
+
+
+@_styled
+def count_figure(rows: Sequence[CountRow], title: str = "") -> Figure:
+    """What calibrating with few and with many pictures gives: a dot per draw, so that luck shows.
+
+    Args:
+        rows: from `helpers.sensitivity.by_count`.
+        title: what to see.
+    """
+    counts = list(dict.fromkeys(row.count for row in rows))
+    at = [counts.index(row.count) for row in rows]
+    fig, axes = _figure(9, 3.4, 1, 2)
+    for shift_, name, colour in ((-0.12, "heatmaps", ACCENT), (0.12, "tags", "#E69F00")):
+        places = [place + shift_ for place in at]
+        axes[0, 0].scatter(places, [getattr(row, f"{name}_db") for row in rows], s=42, color=colour, label=name)
+    axes[0, 0].set_title("signal-to-noise of the output, decibels", fontweight="normal", fontsize=10)
+    axes[0, 0].legend(loc="best", fontsize=9)
+    axes[0, 0].margins(y=0.25)
+    axes[0, 1].scatter(at, [row.narrowest for row in rows], s=42, color="#009E73")
+    axes[0, 1].set_title("narrowest range of a tensor / that of all pictures", fontweight="normal", fontsize=10)
+    axes[0, 1].set_ylim(0, 1.08)
+    for ax in axes.flat:
+        ax.set_xticks(range(len(counts)), counts)
+        ax.set_xlim(-0.5, len(counts) - 0.5)
+        ax.set_xlabel("pictures calibrated with")
+    _heading(fig, title)
     return fig
 
 

@@ -144,8 +144,61 @@ def ranges(document: onnx.ModelProto, calibration: Calibration | None, precision
             collector.collect(tensors)
             _bound(getattr(collector, "histogram_dict", {}))
         found = collector.compute_collection_result()
-    replaced = {before: after for before, after in _replaced(document).items() if after in found}
-    return TensorsData(kind, {**found, **{before: found[after] for before, after in replaced.items()}})
+    return TensorsData(kind, _with_replaced(document, found))
+
+
+def extremes(document: onnx.ModelProto, batches: Iterable[np.ndarray]) -> list[dict[str, tuple[float, float]]]:
+    """The smallest and largest value of every tensor that is to be rounded, for each picture by itself.
+
+    Args:
+        document: from `load`.
+        batches: (1, 3, h, w) float32 each.
+
+    Returns:
+        Per picture, name -> (lowest, highest).
+
+    Raises:
+        DataError: as `activations`.
+    """
+    return [
+        {name: (values.min(), values.max()) for name, values in tensors.items()}
+        for tensors in activations(document, batches)
+    ]
+
+
+def spanning(document: onnx.ModelProto, pictures: Sequence[dict[str, tuple[float, float]]]) -> TensorsData:
+    """What `ranges` finds by minmax on these pictures, without running any again.
+
+    Args:
+        document: from `load`.
+        pictures: some of what `extremes` gave, one at least.
+    """
+    from onnxruntime.quantization import CalibrationMethod
+    from onnxruntime.quantization.calibrate import TensorsData
+
+    found = {
+        name: (min(each[name][0] for each in pictures), max(each[name][1] for each in pictures)) for name in pictures[0]
+    }
+    return TensorsData(CalibrationMethod.MinMax, _with_replaced(document, found))
+
+
+def step(low: float, high: float, bits: int = 8) -> tuple[float, int]:
+    """How an unsigned tensor is rounded whose values lie between two: as ONNX Runtime's quantiser does it.
+
+    A value x becomes q = round(x / scale) + zero point, kept from 0 to 2**bits - 1, and is read as
+    scale * (q - zero point). The range is widened to hold 0, which then is a step of its own: padding and what a ReLU
+    cuts off stay exactly 0.
+
+    Args:
+        low, high: the range, `low < high`.
+        bits: of the whole numbers.
+
+    Returns:
+        (scale, zero point): the width of a step, and the whole number that means 0.
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = (high - low) / (2**bits - 1)
+    return scale, round(-low / scale)
 
 
 def activations(document: onnx.ModelProto, batches: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
@@ -211,6 +264,12 @@ def histograms(
         low, high = (float(v) for v in chosen[gives[name]].range_value)
         found[name] = counts[name], np.linspace(*ends[name], bins + 1), low, high
     return found
+
+
+def _with_replaced(document: onnx.ModelProto, found: dict[str, Any]) -> dict[str, Any]:
+    """The same by name, also for the tensors that an activation replaces by one of these."""
+    replaced = {before: after for before, after in _replaced(document).items() if after in found}
+    return {**found, **{before: found[after] for before, after in replaced.items()}}
 
 
 def _as_minmax(calibration: Calibration) -> Calibration:

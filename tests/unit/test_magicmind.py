@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 import pytest
 
-from helpers import backends, benchmark, network, paths, preprocess, records, zoo
+from helpers import backends, benchmark, export, network, paths, preprocess, records, zoo
 from helpers.backends import BuildSpec, magicmind
 from helpers.backends.simulator import CALLS, LABEL, calibrator, config, device, execution, graph, model
 from helpers.backends.simulator.python import runtime
@@ -790,23 +790,6 @@ def test_a_damaged_model(backend, built):
 # -- from the command line, on the demo set
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory, demo_built):
-    """Models and output in a temporary place, both exports of the demo network done and checked at one small size."""
-    from helpers import export
-
-    home = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MODEL_PATH", str(demo_built.parents[2]))
-        patch.setattr(paths, "output", lambda: home / "output")
-        patch.setattr("helpers.export.CHECK_SHAPES", [(128, 192)])
-        checks = {**export.export.__kwdefaults__, "shapes": [(128, 192)], "batches": [1]}
-        patch.setattr(export.export, "__kwdefaults__", checks)
-        for opset in export.OPSETS:
-            export.export("MobileNetv2", "demo", opset)
-        yield home
-
-
 def run_json(capsys, *argv):
     assert main([*argv, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
@@ -827,8 +810,6 @@ def test_eval_tells_the_ap_of_onnx_runtime(capsys, home, precision):
 
 def test_eight_bits_round_the_same_layers_as_on_onnx_runtime(home):
     """From the opset 11 file, which has deconvolutions, and from the opset 17 one, which has none."""
-    from helpers import export
-
     picture = preprocess.read_image(paths.demo_data() / "val2017" / "000000020014.jpg")
     batch = preprocess.to_input([preprocess.resize_align(picture, 256)[0]])
     pictures = CalibrationSet(count=2)
@@ -903,6 +884,7 @@ def test_infer_and_build_say_so(capsys, home, tmp_path):
 
 def test_the_deployment_half_walks_without_torch_and_mmpose(home, tmp_path):
     """As in a container: the ONNX file was exported elsewhere; the double stands for the card."""
+    export.export("MobileNetv2", "demo", 11)
     picture = str(paths.demo_data() / "val2017" / "000000020014.jpg")
     blocked = ["torch", "torchvision", "mmpose", "mmcv", "papermill", "onnx"]
     code = (

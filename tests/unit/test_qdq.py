@@ -405,3 +405,60 @@ def test_signal_to_noise():
     heatmaps, tags = sensitivity.signal_to_noise([found], [wanted])
     assert heatmaps == pytest.approx(20, abs=1e-3)
     assert tags == float("inf")
+
+
+def test_agreement_is_a_part_of_a_row():
+    wanted = np.ones((34, 2, 2), np.float32)
+    found = wanted.copy()
+    found[17:] += 0.1
+    assert sensitivity.agreement(found, wanted) == {"heatmaps dB": float("inf"), "tags dB": 20.0}
+
+
+def test_rank_spreads_over_the_network(exported, monkeypatch):
+    monkeypatch.setattr(sensitivity, "_PICTURES", 1)
+    rows = sensitivity.rank(exported[17], "qint8_mixed_float32", Small(1), most=2)
+    names = qdq.layers(qdq.load(exported[17]))
+    assert {row.layer for row in rows} == {names[0], names[-1]}
+    with pytest.raises(UsageError, match="must be 1 or more, not 0"):
+        sensitivity.rank(exported[17], "qint8_mixed_float32", Small(1), most=0)
+
+
+def test_ranges_of_some_pictures_are_those_of_a_calibration_with_them(exported):
+    document = qdq.load(exported[17])
+    pictures = qdq.extremes(document, Small(2).batches())
+    assert len(pictures) == 2
+    both, wanted = qdq.spanning(document, pictures), qdq.ranges(document, Small(2), INT8.precision)
+    one = qdq.spanning(document, pictures[:1])
+    assert set(both) == set(wanted)
+    assert [both[name].range_value for name in both] == [wanted[name].range_value for name in both]
+    assert any(one[name].range_value != both[name].range_value for name in both)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 6.0), (-1.0, 4.0), (0.5, 2.0), (-3.7, -0.1), (-0.11, 1.07)])
+def test_a_step_is_that_of_onnx_runtime(low, high):
+    from onnxruntime.quantization.quant_utils import compute_scale_zp
+
+    zero, scale = compute_scale_zp(np.float32(low), np.float32(high), np.array(0), np.array(255))
+    assert qdq.step(low, high) == (pytest.approx(float(scale), rel=1e-6), int(zero))
+
+
+def test_steps_stand_for_zero_and_for_both_ends():
+    scale, zero = qdq.step(-1.0, 4.0)
+    assert scale * (zero - zero) == 0
+    assert scale * (0 - zero) == pytest.approx(-1.0, abs=scale / 2)
+    assert scale * (255 - zero) == pytest.approx(4.0, abs=scale / 2)
+    assert qdq.step(0.0, 1.0, bits=16)[0] == 1 / 65535
+
+
+def test_calibrating_with_few_pictures_and_with_many(exported, scored):
+    rows = sensitivity.by_count(exported[17], INT8.precision, Small(3), [1, 3, 9], scored[:1], draws=2)
+    assert [row.count for row in rows] == [1, 1, 3], "9 means all, which is done once"
+    assert rows[-1].narrowest == 1
+    assert all(0 <= row.narrowest < 1 for row in rows[:-1])
+    assert rows[0] != rows[1], "other pictures"
+    document = qdq.load(exported[17])
+    rounded = qdq.quantise(document, BuildSpec(INT8.precision), qdq.ranges(document, Small(3), INT8.precision))
+    same = sensitivity.signal_to_noise(qdq.outputs(rounded, scored[:1]), qdq.outputs(document, scored[:1]))
+    assert (rows[-1].heatmaps_db, rows[-1].tags_db) == same, "as a build with all of them"
+    with pytest.raises(UsageError, match="must be 1 or more"):
+        sensitivity.by_count(exported[17], INT8.precision, Small(1), [0], scored[:1])
