@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import base64
 import json
+import subprocess
+import sys
 
 import cv2
 import nbformat
@@ -184,7 +186,47 @@ def test_a_card_that_is_not_there_is_walked_on_its_double(tmp_path, monkeypatch)
     assert "precision_config.precision_mode" in told.data["text/plain"]
 
 
-def test_a_wrong_model_stops_with_one_clear_line(tmp_path):
-    with pytest.raises(papermill.PapermillExecutionError, match="did you mean HRNet"):
-        run("01_export", tmp_path, model="HRNett")
-    assert not list(tmp_path.glob("*.png"))
+WRONG = [
+    ("01_export", {"model": "HRNet2"}, "There is no model 'HRNet2'; did you mean HRNet?"),
+    ("02_build", {"precision": "int8"}, "does not build int8; use force_float32 or"),
+    ("02_build", {"dynamic_shape": "maybe"}, "The parameter dynamic_shape must be of type bool, not 'maybe'."),
+    ("03_infer", {"image_num": -1}, "The number of images must be from 1 to 256"),
+    ("04_benchmark", {"image_nmu": 3}, "There is no parameter 'image_nmu'; did you mean image_num?"),
+]
+
+
+@pytest.mark.parametrize(("name", "parameters", "sentence"), WRONG, ids=[f"{n}-{next(iter(p))}" for n, p, _ in WRONG])
+def test_a_wrong_parameter_is_told_in_one_sentence(walk, tmp_path, monkeypatch, name, parameters, sentence):
+    monkeypatch.setenv("MODEL_PATH", str(walk[0] / "models"))
+    quick = {"compare": ["force_float32"], "compare_num": 1} if name == "03_infer" else {}
+    with pytest.raises(papermill.PapermillExecutionError) as raised:
+        run(name, tmp_path, **quick, **parameters)
+    [line] = raised.value.traceback
+    assert line.startswith("UsageError: ")
+    assert sentence in line
+    assert line in str(raised.value)
+    written = nbformat.read(tmp_path / f"{name}.ipynb", as_version=4)
+    outputs = [output for cell in written.cells for output in cell.get("outputs", ())]
+    assert [output.traceback for output in outputs if output.output_type == "error"] == [[line]]
+
+
+def test_the_command_fails_with_that_sentence(tmp_path):
+    """papermill's own program, as `make run` calls it."""
+    words = ["papermill", FOLDER / "02_build.ipynb", tmp_path / "02_build.ipynb", "--cwd", FOLDER, "-k", "python3"]
+    done = subprocess.run(
+        [sys.executable, "-m", *words, "-p", "batch_size", "many"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith("UsageError: The parameter batch_size must be of type int, not 'many'.")
+
+
+def test_other_errors_keep_their_traceback(tmp_path):
+    """A fault of the code is looked for where it happened; only what a reader can mend is one sentence."""
+    setting_up = next(c.source for c in read("01_export").cells if "notebook.start()" in c.source)
+    cells = [nbformat.v4.new_code_cell(source) for source in ('out: str = ""', setting_up, "1 / 0")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "fault.ipynb")
+    with pytest.raises(papermill.PapermillExecutionError, match="ZeroDivisionError") as raised:
+        papermill.execute_notebook(
+            str(tmp_path / "fault.ipynb"), None, cwd=str(FOLDER), kernel_name="python3", progress_bar=False
+        )
+    assert len(raised.value.traceback) > 1

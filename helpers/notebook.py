@@ -1,0 +1,69 @@
+"""What a notebook does first: its parameters are checked, and from then on an error is told in one paragraph.
+
+    from helpers import notebook
+
+    notebook.start()   # in the first cell after the parameters
+
+A reader who asked for what there is not needs the sentence that says so, not thirty lines of frames above it. The cell
+still fails, in JupyterLab as under papermill, which stops there with the same sentence. Every other exception is a
+fault of the code, and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import ast
+from typing import Any, Mapping, Sequence
+
+from helpers import zoo
+from helpers.errors import DataError, UsageError
+
+_INJECTED = "# Parameters"  # how the cell begins that papermill puts after the parameters'
+
+
+def start() -> None:
+    """Checks the parameters of the running notebook, and has `UsageError` and `DataError` shown as one paragraph.
+
+    Raises:
+        UsageError: see `check_parameters`.
+    """
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    shell.set_custom_exc((UsageError, DataError), _show)
+    check_parameters(shell.user_ns, shell.user_ns["In"])
+
+
+def check_parameters(names: Mapping[str, Any], cells: Sequence[str]) -> None:
+    """Refuses a parameter that the notebook does not have, of which papermill only warns, or one of another type.
+
+    Args:
+        names: the notebook's variables, with `__annotations__`, the type of each parameter by name.
+        cells: the sources of the cells run so far.
+
+    Raises:
+        UsageError: a parameter is unknown, or its value is not of the type that the parameters cell states.
+    """
+    kinds = names["__annotations__"]
+    for source in cells:
+        for name in _assigned(source) if source.startswith(_INJECTED) else ():
+            if name not in kinds:
+                raise UsageError(f"There is no parameter {name!r}; {zoo.choices(name, kinds)}.")
+    for name, kind in kinds.items():
+        value = names[name]
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise UsageError(f"The parameter {name} must be of type {kind.__name__}, not {value!r}.")
+
+
+def _assigned(source: str) -> list[str]:
+    """Names that a cell of plain assignments sets."""
+    targets = [node.targets[0] for node in ast.parse(source).body if isinstance(node, ast.Assign)]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def _show(
+    shell: Any, kind: type[BaseException], error: BaseException, trace: Any, tb_offset: int | None = None
+) -> list:
+    """Sends an error to the notebook as IPython sends any, but for the traceback, which is one line."""
+    told = [f"{kind.__name__}: " + " ".join(str(error).split())]
+    shell._showtraceback(kind, error, told)  # what IPython itself calls; a handler's return value is not shown
+    return told
