@@ -9,6 +9,7 @@ that are less sure are hollow, their bones thin. A title that is not given state
 from __future__ import annotations
 
 import functools
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Collection, Iterable, Mapping, Sequence
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from helpers.benchmark import Comparison, EndToEndTiming, NetworkTiming
+    from helpers.benchmark import Comparison, Cost, EndToEndTiming, NetworkTiming
     from helpers.export import CheckRow
     from helpers.preprocess import ResizeTransform
     from helpers.sensitivity import LayerRow
@@ -200,15 +201,26 @@ def save(fig: Figure, path: str | Path, dpi: int = 110) -> Path:
 
 
 @_styled
-def picture_figure(image: np.ndarray, title: str = "") -> Figure:
-    """One picture, painted or not.
+def pictures_figure(
+    images: Sequence[np.ndarray], captions: Sequence[str] = (), columns: int = 3, title: str = ""
+) -> Figure:
+    """Pictures as they are, painted or not: one, or a gallery.
 
     Args:
-        image: (H, W, 3) uint8 BGR.
+        images: (H, W, 3) uint8 BGR each.
+        captions: what stands above each.
+        columns: most pictures per row.
         title: what to see.
     """
-    fig, axes = _figure(8, 8 * image.shape[0] / image.shape[1] + 0.6)
-    _show(axes[0, 0], image)
+    columns = min(columns, len(images))
+    rows, wide = -(-len(images) // columns), 8 if columns == 1 else 4.4
+    tall = max(image.shape[0] / image.shape[1] for image in images) * wide
+    fig, axes = _figure(wide * columns, (tall + 0.3) * rows + 0.5, rows, columns)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, image, caption in itertools.zip_longest(axes.flat[: len(images)], images, captions, fillvalue=""):
+        _show(ax, image)
+        ax.set_title(caption, fontweight="normal", fontsize=10)
     _heading(fig, title)
     return fig
 
@@ -305,6 +317,75 @@ def _label(ax: Axes, points: np.ndarray, text: str, colour: str) -> None:
         box = {"boxstyle": "round,pad=0.25", "fc": "white", "ec": colour, "lw": 1.5}
         x, y = sure[:, 0].mean(), max(sure[:, 1].min() - 18, 16)
         ax.text(x, y, text, ha="center", va="bottom", fontsize=10, bbox=box, clip_on=True)
+
+
+@_styled
+def worst_figure(
+    images: Sequence[np.ndarray], reference: Sequence[Poses], other: Sequence[Poses], label: str, title: str = ""
+) -> Figure:
+    """The pictures on which poses strayed farthest from a reference: above the reference, below the others.
+
+    Args:
+        images: (H, W, 3) uint8 BGR each.
+        reference: the poses to be kept, of each.
+        other: those that strayed.
+        label: what made the others, such as a precision.
+        title: what to see; by default the mean OKS of the worst.
+    """
+    fig, axes = _figure(4.4 * len(images), 2 * (4.4 / _GALLERY_ASPECT + 0.3) + 0.5, 2, len(images))
+    means = []
+    for column, image, kept, moved in zip(axes.T, images, map(confident, reference), map(confident, other)):
+        found = shift(kept, moved)
+        means.append(float(found.oks.mean()) if len(kept) else 1.0)
+        colours = ["#9AA3AB"] * len(moved)
+        for person, partner in enumerate(found.partner):
+            if partner >= 0:
+                colours[partner] = PERSON_COLOURS[person % len(PERSON_COLOURS)]
+        big, [scaled_kept, scaled_moved] = enlarged(image, kept, moved)
+        _show(column[0], _letterboxed(draw_poses(big, scaled_kept)))
+        column[0].set_title(f"reference: {_people(len(kept))}", fontweight="normal", fontsize=10)
+        _show(column[1], _letterboxed(draw_poses(big, scaled_moved, colours=colours or PERSON_COLOURS)))
+        lost = int((found.partner < 0).sum())
+        told = f"{label}: {_people(len(moved))}, {lost} lost, mean OKS {means[-1]:.3f}"
+        column[1].set_title(told, fontweight="normal", fontsize=10)
+    _heading(fig, title or f"{label}: where it strays farthest, people keep a mean OKS of {min(means):.3f}")
+    return fig
+
+
+@_styled
+def roofline_figure(
+    networks: Mapping[str, tuple[Cost, float]], peak_gflops: float, peak_gbs: float, title: str = ""
+) -> Figure:
+    """Why a network is as fast as it is: below the slope it waits for memory, below the roof for arithmetic.
+
+    Source: Williams, Waterman, Patterson, "Roofline: an insightful visual performance model" (2009).
+
+    Args:
+        networks: label -> what one run asks for, and its seconds.
+        peak_gflops: what the machine computes at most, 10^9 operations per second (`benchmark.gemm_gflops`).
+        peak_gbs: what it copies at most, 10^9 bytes per second (`benchmark.memory_gbs`).
+        title: what to see; by default which share of the roof each network reaches.
+    """
+    fig, axes = _figure(9, 4.4)
+    ax = axes[0, 0]
+    ridge = peak_gflops / peak_gbs
+    intensities = [cost.intensity for cost, _ in networks.values()]
+    low, high = min(ridge, *intensities) / 4, max(ridge, *intensities) * 4
+    ax.plot([low, ridge, high], [low * peak_gbs, peak_gflops, peak_gflops], color=INK, lw=2)
+    ax.text(high, peak_gflops, f"matrix product: {peak_gflops:.0f} GFLOP/s", ha="right", va="bottom", fontsize=9)
+    ax.text(low * 1.1, low * peak_gbs, f"   memory: {peak_gbs:.0f} GB/s", va="center", fontsize=9)
+    shares = []
+    for colour, (label, (cost, seconds)) in zip(_cycle(len(networks)), networks.items()):
+        reached, roof = cost.gflop / seconds, min(peak_gflops, cost.intensity * peak_gbs)
+        shares.append(f"{label} {reached / roof:.0%}")
+        ax.plot([cost.intensity] * 2, [reached, roof], color=colour, lw=1, ls=":")
+        ax.plot(cost.intensity, reached, "o", ms=10, color=colour, label=f"{label}: {reached:.0f} GFLOP/s")
+    ax.set(xscale="log", yscale="log", xlim=(low, high))
+    ax.set_xlabel("operations per byte moved")
+    ax.set_ylabel("10⁹ operations per second")
+    ax.legend(loc="lower right", fontsize=9)
+    ax.set_title(title or "Of what the machine allows: " + ", ".join(shares))
+    return fig
 
 
 @_styled

@@ -80,8 +80,8 @@ class Scene:
         people = self.poses.scores >= person_threshold
         joints = int((self.poses.keypoints[people, :, 2] > joint_threshold).sum())
         return (
-            f"{people.sum()} of {len(people)} people have a score of {person_threshold:.2f} or more; "
-            f"{joints} of their {17 * people.sum()} joints one above {joint_threshold:.2f}"
+            f"{people.sum()} of {len(people)} people score {person_threshold:.2f} or more, "
+            f"{joints} of their {17 * people.sum()} joints above {joint_threshold:.2f}"
         )
 
 
@@ -124,9 +124,8 @@ class Explorer:
         scene = self.scene(choice)
         thresholds = (choice.joint_threshold, choice.person_threshold)
         title = f"{choice.model}, {choice.backend}, {choice.precision}: {self.pictures[choice.picture].name}"
-        return draw.picture_figure(
-            draw.draw_poses(scene.image, scene.poses, *thresholds), f"{title}\n{scene.counts(*thresholds)}"
-        )
+        painted = draw.draw_poses(scene.image, scene.poses, *thresholds)
+        return draw.pictures_figure([painted], [scene.counts(*thresholds)], title=title)
 
     def panel(self) -> VBox:
         """The controls over the picture, for a notebook to display.

@@ -39,7 +39,7 @@ def test_it_starts_with_the_choice_and_shows_the_same_as_the_figure(explorer, pa
     assert panel.controls["joint_threshold"].value == START.joint_threshold
     shown = explorer.scene(START).counts(START.joint_threshold, START.person_threshold)
     assert panel.told.value == shown
-    assert shown in explorer.figure()._suptitle.get_text()
+    assert explorer.figure().axes[0].get_title(loc="left") == shown
 
 
 def test_the_threshold_slider_repaints_in_under_a_tenth_of_a_second(panel):
@@ -86,7 +86,7 @@ def test_another_engine_offers_its_precisions(panel):
     panel.controls["precision"].value = "force_float16"
     panel.controls["backend"].value = "pytorch"
     assert panel.controls["precision"].options == ("force_float32",)
-    assert "people have a score" in panel.told.value
+    assert "people score" in panel.told.value
 
 
 def test_a_choice_that_does_not_work_is_told_in_a_line_and_the_picture_stays(panel):
