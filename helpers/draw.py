@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from helpers.dataset import KEYPOINT_NAMES, SKELETON, People
-from helpers.decode import Maps, Poses, Steps, enlarge_heatmap, to_image
+from helpers.decode import Maps, Poses, Steps, enlarge_heatmap, find_peaks, to_image
 from helpers.evaluate import match, shift
 from helpers.paths import atomic_write
 
@@ -256,7 +256,7 @@ def truth_figure(image: np.ndarray, poses: Poses, people: People, title: str = "
         image: (H, W, 3) uint8 BGR.
         poses: the people found.
         people: the people annotated.
-        title: what to see.
+        title: what to see; by default how many were found, and how well.
     """
     faint, poses = len(poses), confident(poses)
     faint -= len(poses)
@@ -270,7 +270,10 @@ def truth_figure(image: np.ndarray, poses: Poses, people: People, title: str = "
     _show(axes[0, 1], draw_poses(big, big_poses, colours=colours or PERSON_COLOURS), f"found: {len(poses)}{rest}")
     for points, oks, colour in zip(big_poses.keypoints, matches.oks, colours):
         _label(axes[0, 1], points, "no match" if np.isnan(oks) else f"OKS {oks:.2f}", colour)
-    _heading(fig, title)
+    hits = matches.oks[matches.truth >= 0]
+    quality = f", mean OKS {hits.mean():.2f}" if len(hits) else ""
+    false = f"; {len(poses) - len(hits)} found where nobody is" if len(poses) > len(hits) else ""
+    _heading(fig, title or f"{len(hits)} of {len(people)} annotated people found{quality}{false}")
     return fig
 
 
@@ -281,15 +284,17 @@ def precision_figure(image: np.ndarray, found: Mapping[str, Poses], title: str =
     Args:
         image: (H, W, 3) uint8 BGR.
         found: label -> poses, the reference first.
-        title: what to see.
+        title: what to see; by default how far the person is off that suffers most.
     """
     labels = list(found)
     found = {label: confident(poses) for label, poses in found.items()}
     reference = found[labels[0]]
-    columns = len(labels)
+    columns, worst = len(labels), []
     fig, axes = _figure(5.2 * columns, 5.2 * image.shape[0] / image.shape[1] + 1.3, 1, columns)
     for ax, (label, poses) in zip(axes[0], found.items()):
         moved = shift(reference, poses)
+        if len(reference) and label != labels[0]:
+            worst.append(f"{moved.oks.min():.3f} in {label}")
         colours = ["#9AA3AB"] * len(poses)
         for person, partner in enumerate(moved.partner):
             if partner >= 0:
@@ -302,7 +307,8 @@ def precision_figure(image: np.ndarray, found: Mapping[str, Poses], title: str =
             style = {"color": PERSON_COLOURS[person % len(PERSON_COLOURS)], "fontsize": 10, "fontweight": "bold"}
             place = (person + 0.5) / len(reference), -0.02
             ax.text(*place, told, ha="center", va="top", transform=ax.transAxes, **style)
-    _heading(fig, title)
+    finding = f"Least OKS of a person to {labels[0]}: {', '.join(worst)}" if worst else "Nobody else to compare with"
+    _heading(fig, title or finding)
     return fig
 
 
@@ -425,17 +431,19 @@ def heatmap_figure(
         maps: the network's aligned outputs (`helpers.decode.align_maps`).
         transform: from `resize_align`.
         joints: names from `KEYPOINT_NAMES`.
-        title: what to see.
+        title: what to see; by default how many hills each map has.
     """
     columns = len(joints) + 1
     fig, axes = _figure(16, 16 / columns * image.shape[0] / image.shape[1] + 0.7, 1, columns)
     _show(axes[0, 0], image, "input")
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    peaks, hills = find_peaks(maps), []
     for ax, joint in zip(axes[0, 1:], joints):
-        heat = to_picture(maps.heatmaps[KEYPOINT_NAMES.index(joint)], transform)
-        _show(ax, grey, joint.replace("_", " "))
+        index = KEYPOINT_NAMES.index(joint)
+        heat, name = to_picture(maps.heatmaps[index], transform), joint.replace("_", " ")
+        _show(ax, _faded(image), name)
         ax.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=np.clip(heat * 2.2, 0, 0.92))
-    _heading(fig, title)
+        hills.append(f"{int((peaks[index][:, 2] >= SURE).sum())} for {name}")
+    _heading(fig, title or f"Hills of {SURE} or more: {', '.join(hills)}")
     return fig
 
 
@@ -718,7 +726,7 @@ def latency_figure(timings: Mapping[str, NetworkTiming], title: str = "") -> Fig
 
     Args:
         timings: label -> timing of the network alone.
-        title: what to see.
+        title: what to see; by default every median.
     """
     fig, axes = _figure(9, 3.6)
     ax = axes[0, 0]
@@ -739,7 +747,8 @@ def latency_figure(timings: Mapping[str, NetworkTiming], title: str = "") -> Fig
     ax.set_yticks([0, 0.5, 0.9, 1.0], ["0", "p50", "p90", "100 %"])
     ax.set_xlabel("milliseconds per run")
     ax.set_ylabel("share of runs")
-    ax.set_title(title)
+    medians = sorted((timing.latency.p50, label) for label, timing in timings.items())
+    ax.set_title(title or "Median run: " + ", ".join(f"{label} {ms:.0f} ms" for ms, label in medians))
     return fig
 
 
@@ -880,7 +889,7 @@ def published_figure(networks: Iterable[Network], title: str = "") -> Figure:
 
     Args:
         networks: rows of the zoo.
-        title: what to see.
+        title: what to see; by default what the last precision costs.
     """
     fig, axes = _figure(9, 3.4)
     ax = axes[0, 0]
@@ -897,7 +906,9 @@ def published_figure(networks: Iterable[Network], title: str = "") -> Figure:
     ax.set_ylabel("AP, percent")
     ax.set_ylim(0, 82)
     ax.legend(ncol=len(precisions), loc="upper right", fontsize=9)
-    ax.set_title(title)
+    lost = [network.published[precisions[0]].ap - network.published[precisions[-1]].ap for network in networks]
+    costs = ", ".join(f"{network.name} {points:.1f}" for network, points in zip(networks, lost))
+    ax.set_title(title or f"Points of AP that {precisions[-1]} costs: {costs}")
     return fig
 
 
