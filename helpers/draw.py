@@ -380,13 +380,20 @@ def roofline_figure(
     ax.plot([low, ridge, high], [low * peak_gbs, peak_gflops, peak_gflops], color=INK, lw=2)
     ax.text(high, peak_gflops, f"matrix product: {peak_gflops:.0f} GFLOP/s", ha="right", va="bottom", fontsize=9)
     ax.text(low * 1.1, low * peak_gbs, f"   memory: {peak_gbs:.0f} GB/s", va="center", fontsize=9)
-    shares = []
+    lowest, shares = low * peak_gbs, []
     for colour, (label, (cost, seconds)) in zip(_cycle(len(networks)), networks.items()):
         reached, roof = cost.gflop / seconds, min(peak_gflops, cost.intensity * peak_gbs)
+        lowest = min(lowest, reached)
         shares.append(f"{label} {reached / roof:.0%}")
         ax.plot([cost.intensity] * 2, [reached, roof], color=colour, lw=1, ls=":")
         ax.plot(cost.intensity, reached, "o", ms=10, color=colour, label=f"{label}: {reached:.0f} GFLOP/s")
-    ax.set(xscale="log", yscale="log", xlim=(low, high))
+    top = 1.6 * max(peak_gflops, *(cost.gflop / seconds for cost, seconds in networks.values()))
+    ax.set(xscale="log", yscale="log", xlim=(low, high), ylim=(lowest / 1.6, top))
+    for axis, limits in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+        ticks = [f * each for each in _decades(limits[0] / 10, limits[1]) for f in (1, 2, 5)]
+        ticks = [tick for tick in ticks if limits[0] <= tick <= limits[1]]
+        axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
     ax.set_xlabel("operations per byte moved")
     ax.set_ylabel("10⁹ operations per second")
     ax.legend(loc="lower right", fontsize=9)
