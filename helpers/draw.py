@@ -152,6 +152,22 @@ def enlarged(image: np.ndarray, *groups: Poses | People) -> tuple[np.ndarray, li
     return big, scaled
 
 
+def _around_people(image: np.ndarray, *groups: Poses) -> tuple[np.ndarray | Poses, ...]:
+    """The part of a picture around the people in it, and the groups in its pixels; all of it if there is nobody."""
+    points = np.concatenate([group.keypoints[group.keypoints[..., 2] > JOINT_THRESHOLD] for group in groups])[:, :2]
+    if not len(points):
+        return (image, *groups)
+    size = np.array(image.shape[1::-1])
+    margin = 0.15 * np.ptp(points, axis=0).max() + 4
+    left, top = np.clip(points.min(axis=0) - margin, 0, size - 1).astype(int)
+    right, bottom = np.clip(points.max(axis=0) + margin, (left + 1, top + 1), size).astype(int)
+    moved = [
+        Poses((group.keypoints - np.float32([left, top, 0])).astype(np.float32), group.scores, group.tags)
+        for group in groups
+    ]
+    return (image[top:bottom, left:right], *moved)
+
+
 def _letterboxed(image: np.ndarray) -> np.ndarray:
     """The picture centred on a light ground of the gallery's shape, so that rows line up."""
     h, w = image.shape[:2]
@@ -331,6 +347,8 @@ def worst_figure(
 ) -> Figure:
     """The pictures on which poses strayed farthest from a reference: above the reference, below the others.
 
+    Only the part with people is shown, so that what moved a little can be seen.
+
     Args:
         images: (H, W, 3) uint8 BGR each.
         reference: the poses to be kept, of each.
@@ -347,7 +365,7 @@ def worst_figure(
         for person, partner in enumerate(found.partner):
             if partner >= 0:
                 colours[partner] = PERSON_COLOURS[person % len(PERSON_COLOURS)]
-        big, [scaled_kept, scaled_moved] = enlarged(image, kept, moved)
+        big, [scaled_kept, scaled_moved] = enlarged(*_around_people(image, kept, moved))
         _show(column[0], _letterboxed(draw_poses(big, scaled_kept)))
         column[0].set_title(f"reference: {_people(len(kept))}", fontweight="normal", fontsize=10)
         _show(column[1], _letterboxed(draw_poses(big, scaled_moved, colours=colours or PERSON_COLOURS)))
