@@ -135,10 +135,12 @@ def write_video(path):
 def walk(tmp_path_factory):
     """All four in order, in an empty place: folder, and executed notebooks by name. Notebook 3 gets a video."""
     out = tmp_path_factory.mktemp("walk")
-    QUICK["03_infer"]["video"] = str(write_video(out / "walk.mp4"))
+    video = {"video": str(write_video(out / "walk.mp4"))}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MODEL_PATH", str(out / "models"))
-        return out, {name: run(name, out, **QUICK.get(name, {})) for name in NAMES}
+        return out, {
+            name: run(name, out, **QUICK.get(name, {}), **(video if name == "03_infer" else {})) for name in NAMES
+        }
 
 
 @pytest.mark.timeout(1200)
@@ -172,7 +174,7 @@ def test_thresholds_and_the_same_as_a_plain_picture(walk):
 
 
 def test_a_video_is_painted_and_shown(walk):
-    out, executed = walk
+    out, _ = walk
     painted = cv2.VideoCapture(str(out / "03_video.mp4"))
     assert sum(1 for _ in iter(painted.grab, False)) == 3
     assert not list(out.glob(".part*"))
