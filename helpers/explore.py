@@ -66,8 +66,12 @@ class Scene:
 
     @classmethod
     def of(cls, image: np.ndarray, poses: Poses) -> Scene:
-        """Takes a picture (h, w, 3) uint8 BGR of any size, and the people in its pixels."""
+        """Takes a picture (h, w, 3) uint8 BGR of any size, and the people in its pixels.
+
+        Joint scores end at 1, as the slider does: a network's hills may be a little higher.
+        """
         big, [scaled] = draw.enlarged(image, poses)
+        scaled.keypoints[..., 2] = np.minimum(scaled.keypoints[..., 2], 1)
         return cls(big, scaled)
 
     def jpeg(self, joint_threshold: float, person_threshold: float) -> bytes:
