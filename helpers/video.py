@@ -152,7 +152,10 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[cv2.VideoCapture]:
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
     """OpenCV's own messages are left out: what it could not do is told by an error."""
-    logging = cv2.utils.logging
+    logging = getattr(cv2.utils, "logging", None)
+    if logging is None:  # some OpenCV 4.5 has none, and then speaks
+        yield
+        return
     level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
     try:
         yield
