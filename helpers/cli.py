@@ -8,14 +8,16 @@ What went wrong is one line on standard error; results go to standard output, wi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.util
+import itertools
 import json
 import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, NoReturn, Sequence
+from typing import TYPE_CHECKING, Any, Callable, NoReturn, Sequence, TextIO
 
 from helpers import backends, benchmark, mm_run, paths, records, zoo
 from helpers import report as report_page
@@ -86,7 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     verb("doctor", doctor, "What is installed here, what is missing, and what to do about it.")
     export = verb("export", export_onnx, "Checkpoint -> ONNX, compared with PyTorch.")
     build = verb("build", build_engine, "ONNX -> engine.")
-    infer = verb("infer", infer_images, "Images -> poses, as JSON and painted pictures.")
+    infer = verb("infer", infer_images, "Images and videos -> poses, as JSON, painted pictures and painted videos.")
     score = verb("eval", evaluate_dataset, "COCO AP and AR of a model on a COCO-format folder.")
     perf = verb("perf", time_engine, "Latency and throughput: network alone, and end to end.")
     bench = verb("bench", sweep, "The perf and eval of many: networks x batch sizes x precisions, one table.")
@@ -137,8 +139,8 @@ def build_parser() -> argparse.ArgumentParser:
         )
     for sub in (infer, score):
         sub.add_argument("--no-flip", action="store_true", help="no flip test: half the time, lower accuracy")
-    infer.add_argument("images", nargs="+", type=Path, help="image files or folders")
-    infer.add_argument("--out", type=Path, default=None, help="folder for poses.json and painted pictures")
+    infer.add_argument("images", nargs="+", type=Path, help="image files, folders of images, or videos")
+    infer.add_argument("--out", type=Path, default=None, help="folder for poses.json, painted pictures and videos")
     for sub in (score, perf, bench):
         sub.add_argument(
             "--data",
@@ -273,35 +275,77 @@ def build_engine(args: argparse.Namespace) -> int:
 
 
 def infer_images(args: argparse.Namespace) -> int:
-    """Finds people in images; poses.json and painted pictures if there is an output folder."""
-    from helpers.draw import confident
+    """Finds people in images and videos; poses.json and what is painted if there is an output folder."""
+    from helpers import video
     from helpers.preprocess import list_images
 
     files: list[Path] = []
     for path in args.images:
         files += list_images(path) if path.is_dir() else [path]
-    names = _picture_names(files)
+    names = _painted_names(files)
     _check_output_folder(args.out, names, files)
-    note = _backend(args).note
     estimator = PoseEstimator(_load(args, _built(args)), flip_test=not args.no_flip)
-    found, failures = [], []
-    for name, outcome in zip(names, estimator.stream(files, args.batch_size)):
+    failures: list[str] = []
+    with contextlib.ExitStack() as stack:
+        lists = []
+        if args.out is not None:
+            part = stack.enter_context(paths.atomic_write(args.out / "poses.json"))
+            lists.append(stack.enter_context(_JsonList(stack.enter_context(part.open("w", encoding="utf-8")))))
+        if args.json:
+            lists.append(stack.enter_context(_JsonList(sys.stdout)))
+        for moving, group in itertools.groupby(zip(names, files), lambda item: video.is_video(item[1])):
+            infer = _infer_videos if moving else _infer_pictures
+            failures += infer(args, estimator, list(group), lists)
+    return _failed(failures, len(files))
+
+
+def _infer_pictures(
+    args: argparse.Namespace, estimator: PoseEstimator, pictures: Sequence[tuple[str, Path]], lists: Sequence[_JsonList]
+) -> list[str]:
+    """Pictures, as (name when painted, file): their entries go to the lists; one sentence per failure."""
+    from helpers.draw import confident
+
+    failures, note = [], _backend(args).note
+    outcomes = estimator.stream((file for _, file in pictures), args.batch_size)
+    for (name, _), outcome in zip(pictures, outcomes):
         if outcome.poses is None:
             failures.append(outcome.error)
             continue
-        found.append(_as_json(outcome, note))
+        for each in lists:
+            each.append(_as_json({"image": outcome.name}, outcome, note))
         if not args.json:
             count, ms = len(confident(outcome.poses)), sum(outcome.stage_ms.values())
             people = f"{count} {'person' if count == 1 else 'people'}"
             print(f"{outcome.name}: {people}, {note or f'{ms:.0f} ms'}", flush=True)
         if args.out is not None:
             _paint(outcome, args.out / name)
-    if args.out is not None:
-        with paths.atomic_write(args.out / "poses.json") as part:
-            part.write_text(json.dumps(found), encoding="utf-8")
-    if args.json:
-        print(json.dumps(found))
-    return _failed(failures, len(files))
+    return failures
+
+
+def _infer_videos(
+    args: argparse.Namespace, estimator: PoseEstimator, videos: Sequence[tuple[str, Path]], lists: Sequence[_JsonList]
+) -> list[str]:
+    """Videos, as `_infer_pictures`; an entry per frame. Without an output folder nothing is painted."""
+    from helpers import video
+    from helpers.draw import draw_poses
+
+    failures, note = [], _backend(args).note
+    for name, file in videos:
+
+        def keep(index: int, second: float, outcome: Outcome, file: Path = file) -> None:
+            where = {"video": str(file), "frame": index, "second": round(second, 3)}
+            for each in lists:
+                each.append(_as_json(where, outcome, note))
+
+        try:
+            target = None if args.out is None else args.out / name
+            done = video.annotate(file, target, estimator, draw_poses, args.batch_size, keep, _progress)
+        except DataError as error:
+            failures.append(str(error))
+            continue
+        if not args.json:
+            print(done, flush=True)
+    return failures
 
 
 def evaluate_dataset(args: argparse.Namespace) -> int:
@@ -586,7 +630,8 @@ def _load(args: argparse.Namespace, built: Path) -> Engine:
 def _progress(done: int, count: int) -> None:
     """A line that counts up, on a terminal; nothing in a log."""
     if sys.stderr.isatty():
-        print(f"\r{done} of {count} images", end="\n" if done == count else "", file=sys.stderr, flush=True)
+        of = f" of {count}" if count else ""
+        print(f"\r{done}{of} images", end="\n" if done == count else "", file=sys.stderr, flush=True)
 
 
 def _report(args: argparse.Namespace, record: Record, text: str, keep: bool = True) -> None:
@@ -609,22 +654,45 @@ def _check_output_folder(folder: Path | None, names: Sequence[str], files: Seque
         raise UsageError(f"--out {folder} would overwrite {min(clash)}; choose another folder")
 
 
-def _as_json(outcome: Outcome, note: str) -> dict[str, Any]:
+def _as_json(where: dict[str, Any], outcome: Outcome, note: str) -> dict[str, Any]:
+    """The entry of a picture, or of a frame, which `where` says."""
     people = [
         {"score": float(score), "keypoints": points.tolist()}
         for score, points in zip(outcome.poses.scores, outcome.poses.keypoints)
     ]
-    return {"image": outcome.name, "people": people, **({"note": note} if note else {"stage_ms": outcome.stage_ms})}
+    return {**where, "people": people, **({"note": note} if note else {"stage_ms": outcome.stage_ms})}
 
 
-def _picture_names(files: Sequence[Path]) -> list[str]:
-    """A PNG name for each file, its own where that is free: `a/x.jpg` and `b/x.jpg` become x.png and x_2.png."""
+class _JsonList:
+    """A JSON list that is written entry by entry, so that a long video's poses need not be in memory together."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file, self.before = file, "["
+
+    def __enter__(self) -> _JsonList:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.file.write(f"{'[' if self.before == '[' else ''}]\n")
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Writes an entry."""
+        self.file.write(self.before + json.dumps(entry))
+        self.before = ",\n"
+
+
+def _painted_names(files: Sequence[Path]) -> list[str]:
+    """A name for each file when painted, its own where that is free: `a/x.jpg`, `b/x.jpg` become x.png, x_2.png."""
+    from helpers.video import is_video
+
     names: dict[str, None] = {}
     for file in files:
-        name, count = f"{file.stem}.png", 1
+        ending = ".mp4" if is_video(file) else ".png"
+        name, count = f"{file.stem}{ending}", 1
         while name in names:
             count += 1
-            name = f"{file.stem}_{count}.png"
+            name = f"{file.stem}_{count}{ending}"
         names[name] = None
     return list(names)
 

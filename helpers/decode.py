@@ -9,7 +9,7 @@ one person carry about the same number). Decoding is five steps, each a function
     people = adjust_joints(maps, people)        # a quarter pixel towards the higher neighbour
     people = fill_missing_joints(maps, people, peaks)
 
-`decode_poses` does all of them and returns to the pixels of the original image.
+`decode_poses` does all of them and returns to the pixels of the original image; `decode_steps` keeps what is between.
 
 MMPose first enlarges all maps four times by bilinear interpolation and then searches the large maps; here
 hardly a large map is ever made. Between four neighbouring samples (a *cell*) lie 4x4 pixels of the large map, each a
@@ -163,6 +163,27 @@ class Maps:
         return self.tags[:, :, 1 : self.height + 1, 1 : self.width + 1]
 
 
+@dataclass(frozen=True)
+class Steps:
+    """Everything between the maps and the poses of one image, step by step; x and y in pixels of the enlarged map.
+
+    Attributes:
+        maps: Step 1, from `align_maps`.
+        peaks: Step 2, from `find_peaks`: 17 arrays (M, 3 + S).
+        grouped: (P, 17, 3 + S) float32, step 3, from `group_peaks`.
+        adjusted: The same after step 4, `adjust_joints`; equal to `grouped` if it is switched off.
+        filled: The same after step 5, `fill_missing_joints`; equal to `adjusted` if it is switched off.
+        poses: What `decode_poses` gives.
+    """
+
+    maps: Maps
+    peaks: list[np.ndarray]
+    grouped: np.ndarray
+    adjusted: np.ndarray
+    filled: np.ndarray
+    poses: Poses
+
+
 def decode_poses(
     output: np.ndarray,
     flipped_output: np.ndarray | None,
@@ -189,7 +210,40 @@ def decode_poses(
         UsageError: An array's shape or `transform.base_size` does not fit, or `compiled` is True without numba.
         DataError: An output holds NaN or infinity; the message names the channel.
     """
+    if compiled is None:
+        compiled = _warm.is_set()
+    if not compiled:
+        return decode_steps(output, flipped_output, transform, config).poses
     output, flipped_output = _shaped(output, flipped_output)
+    _refuse_other_size(output, transform)
+    people, scores, tags = _decode_compiled(output, flipped_output, config)
+    return Poses(to_image(people, transform), scores, tags)
+
+
+def decode_steps(
+    output: np.ndarray,
+    flipped_output: np.ndarray | None,
+    transform: ResizeTransform,
+    config: DecodeConfig = OFFICIAL,
+) -> Steps:
+    """Decodes one image in NumPy and keeps the result of every step, to be looked at.
+
+    Args, and errors raised, are those of `decode_poses`; the poses are the same to the last bit.
+    """
+    output, flipped_output = _shaped(output, flipped_output)
+    _refuse_other_size(output, transform)
+    maps = align_maps(output, flipped_output)
+    peaks = find_peaks(maps, config)
+    grouped = group_peaks(peaks, config)
+    adjusted = adjust_joints(maps, grouped) if config.adjust else grouped
+    scores = np.array([person[:, 2].mean() for person in adjusted], dtype=np.float32)
+    filled = fill_missing_joints(maps, adjusted, peaks) if config.refine else adjusted
+    poses = Poses(to_image(filled, transform), scores, mean_tags(adjusted))
+    return Steps(maps, peaks, grouped, adjusted, filled, poses)
+
+
+def _refuse_other_size(output: np.ndarray, transform: ResizeTransform) -> None:
+    """The (34, h, w) output must be that of the picture that the transform is of."""
     _, height, width = output.shape
     given, needed = tuple(transform.base_size), (UPSCALE * width, UPSCALE * height)
     if given != needed:
@@ -197,11 +251,6 @@ def decode_poses(
             f"transform.base_size is {given}, but an output of width {width} and height {height} "
             f"needs {needed}: give the transform of the same image."
         )
-    if compiled is None:
-        compiled = _warm.is_set()
-    run = _decode_compiled if compiled else _decode_numpy
-    people, scores, tags = run(output, flipped_output, config)
-    return Poses(to_image(people, transform), scores, tags)
 
 
 def warm_up() -> bool:
@@ -235,26 +284,10 @@ def _numba_room() -> ModuleType | None:
     return decode_numba
 
 
-def _decode_numpy(
-    output: np.ndarray, flipped_output: np.ndarray | None, config: DecodeConfig
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All steps one by one: (people, scores, tags), (P, 17, 3 + S), (P,) and (P, S) float32, in pixels."""
-    maps = align_maps(output, flipped_output)
-    peaks = find_peaks(maps, config)
-    people = group_peaks(peaks, config)
-    if config.adjust:
-        people = adjust_joints(maps, people)
-    scores = np.array([person[:, 2].mean() for person in people], dtype=np.float32)
-    tags = mean_tags(people)
-    if config.refine:
-        people = fill_missing_joints(maps, people, peaks)
-    return people, scores, tags
-
-
 def _decode_compiled(
     output: np.ndarray, flipped_output: np.ndarray | None, config: DecodeConfig
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same in one call of compiled code."""
+    """All steps in one compiled call: people, scores, tags as (P, 17, 3 + S), (P,), (P, S) float32, in pixels."""
     room = _numba_room()
     if room is None:
         raise UsageError("compiled=True needs numba: `pip install numba`, or leave it out.")

@@ -2,12 +2,14 @@
 
 `draw_poses` paints onto an image with OpenCV alone, for a container or a video. Everything else gives a matplotlib
 `Figure`, never shown and never on a global list: `save(figure, path)` writes it, a notebook displays the file.
-One hue per person, from a palette that colour-blind readers can tell apart; a person's right side is darker.
+One hue per person, from a palette that colour-blind readers can tell apart; a person's right side is darker, and joints
+that are less sure are hollow, their bones thin. A title that is not given states what the figure shows, in figures.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Collection, Iterable, Mapping, Sequence
 
@@ -15,7 +17,7 @@ import cv2
 import numpy as np
 
 from helpers.dataset import KEYPOINT_NAMES, SKELETON, People
-from helpers.decode import Maps, Poses
+from helpers.decode import Maps, Poses, Steps, enlarge_heatmap, find_peaks, to_image
 from helpers.evaluate import match, shift
 from helpers.paths import atomic_write
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from helpers.benchmark import Comparison, EndToEndTiming, NetworkTiming
+    from helpers.benchmark import Comparison, Cost, EndToEndTiming, NetworkTiming
     from helpers.export import CheckRow
     from helpers.preprocess import ResizeTransform
     from helpers.sensitivity import CountRow, LayerRow
@@ -34,7 +36,8 @@ PERSON_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73", "#D55E00", "#0072B
 INK, QUIET, ACCENT, SECOND = "#22282E", "#8A949E", "#0072B2", "#D55E00"
 PERSON_THRESHOLD = 0.2  # people with a lower score are not drawn
 JOINT_THRESHOLD = 0.1  # nor joints
-_SHORT_SIDE = 640  # pictures are enlarged to this before painting, so that lines and dots stay fine
+SURE = 0.3  # joints of a lower score are hollow, and their bones thin
+_SHORT_SIDE = 640  # pixels, to which pictures are enlarged before painting
 _GALLERY_ASPECT = 4 / 3
 _OPSET_COLOURS = {11: ACCENT, 17: "#56B4E9"}
 _STYLE = {
@@ -68,7 +71,8 @@ def draw_poses(
 
     Args:
         image: (H, W, 3) uint8 BGR.
-        poses: found people (their joint scores decide what is painted) or annotated people (labelled joints).
+        poses: found people (their joint scores decide what is painted) or annotated people (labelled joints; hidden
+            ones count as less sure).
         joint_threshold: joints with a lower score are left out, with their bones.
         person_threshold: people with a lower score are left out.
         colours: one hex colour per person, repeated as needed.
@@ -84,16 +88,19 @@ def draw_poses(
         if not truth and poses.scores[k] < person_threshold:
             continue
         shown = np.isfinite(points).all(1) & (points[:, 2] > (0 if truth else joint_threshold))
+        sure = points[:, 2] >= (2 if truth else SURE)
         colour = np.array(_bgr(colours[k % len(colours)]))
         for a, b in SKELETON:
             if shown[a] and shown[b]:
                 tone = colour * (0.62 if "right" in KEYPOINT_NAMES[a] and "right" in KEYPOINT_NAMES[b] else 1)
-                _line(out, points[a], points[b], (20, 20, 20), thick + 2)
-                _line(out, points[a], points[b], tone, thick)
+                width = thick if sure[a] and sure[b] else max(1, thick // 3)
+                _line(out, points[a], points[b], (20, 20, 20), width + 2)
+                _line(out, points[a], points[b], tone, width)
         for j in np.flatnonzero(shown):
             tone = colour * (0.62 if "right" in KEYPOINT_NAMES[j] else 1)
-            _dot(out, points[j], (255, 255, 255), thick * 1.25 + 1)
-            _dot(out, points[j], tone, thick * 1.25)
+            outer, inner = ((255, 255, 255), tone) if sure[j] else (tone, (255, 255, 255))
+            _dot(out, points[j], outer, thick * 1.25 + 1)
+            _dot(out, points[j], inner, thick * (1.25 if sure[j] else 0.8))
     return out
 
 
@@ -122,8 +129,16 @@ def _dot(image: np.ndarray, point: np.ndarray, colour: Sequence[float], radius: 
     cv2.circle(image, _fixed(point), round(radius * 16), [float(c) for c in colour], -1, cv2.LINE_AA, 4)
 
 
-def _enlarged(image: np.ndarray, *groups: Poses | People) -> tuple[np.ndarray, list[Poses | People]]:
-    """A small picture and the people in it, scaled up together for painting."""
+def enlarged(image: np.ndarray, *groups: Poses | People) -> tuple[np.ndarray, list[Poses | People]]:
+    """A small picture and the people in it, scaled up together, so that lines and dots painted on it are fine.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+        *groups: people, in pixels of the picture.
+
+    Returns:
+        The picture with a short side of 640 pixels or more, and each group in its pixels.
+    """
     scale = max(_SHORT_SIDE / min(image.shape[:2]), 1.0)
     big = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     scaled = []
@@ -135,6 +150,22 @@ def _enlarged(image: np.ndarray, *groups: Poses | People) -> tuple[np.ndarray, l
         else:
             scaled.append(Poses(points, group.scores, group.tags))
     return big, scaled
+
+
+def _around_people(image: np.ndarray, *groups: Poses) -> tuple[np.ndarray | Poses, ...]:
+    """The part of a picture around the people in it, and the groups in its pixels; all of it if there is nobody."""
+    points = np.concatenate([group.keypoints[group.keypoints[..., 2] > JOINT_THRESHOLD] for group in groups])[:, :2]
+    if not len(points):
+        return (image, *groups)
+    size = np.array(image.shape[1::-1])
+    margin = 0.15 * np.ptp(points, axis=0).max() + 4
+    left, top = np.clip(points.min(axis=0) - margin, 0, size - 1).astype(int)
+    right, bottom = np.clip(points.max(axis=0) + margin, (left + 1, top + 1), size).astype(int)
+    moved = [
+        Poses((group.keypoints - np.float32([left, top, 0])).astype(np.float32), group.scores, group.tags)
+        for group in groups
+    ]
+    return (image[top:bottom, left:right], *moved)
 
 
 def _letterboxed(image: np.ndarray) -> np.ndarray:
@@ -204,6 +235,31 @@ def _title(fig: Figure) -> str:
 
 
 @_styled
+def pictures_figure(
+    images: Sequence[np.ndarray], captions: Sequence[str] = (), columns: int = 3, title: str = ""
+) -> Figure:
+    """Pictures as they are, painted or not: one, or a gallery.
+
+    Args:
+        images: (H, W, 3) uint8 BGR each.
+        captions: what stands above each.
+        columns: most pictures per row.
+        title: what to see.
+    """
+    columns = min(columns, len(images))
+    rows, wide = -(-len(images) // columns), 8 if columns == 1 else 4.4
+    tall = max(image.shape[0] / image.shape[1] for image in images) * wide
+    fig, axes = _figure(wide * columns, (tall + 0.3) * rows + 0.5, rows, columns)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, image, caption in itertools.zip_longest(axes.flat[: len(images)], images, captions, fillvalue=""):
+        _show(ax, image)
+        ax.set_title(caption, fontweight="normal", fontsize=10)
+    _heading(fig, title)
+    return fig
+
+
+@_styled
 def poses_figure(images: Sequence[np.ndarray], found: Sequence[Poses], columns: int = 3, title: str = "") -> Figure:
     """A gallery: every picture with its skeletons.
 
@@ -218,10 +274,10 @@ def poses_figure(images: Sequence[np.ndarray], found: Sequence[Poses], columns: 
     for ax in axes.flat:
         ax.axis("off")
     for ax, image, poses in zip(axes.flat, images, found):
-        big, [scaled] = _enlarged(image, confident(poses))
+        big, [scaled] = enlarged(image, confident(poses))
         painted = _letterboxed(draw_poses(big, scaled))
-        _show(ax, painted, _people(len(scaled)))
-        ax.title.set_fontweight("normal")
+        _show(ax, painted)
+        ax.set_title(_people(len(scaled)), fontweight="normal")
     _heading(fig, title)
     return fig
 
@@ -234,21 +290,24 @@ def truth_figure(image: np.ndarray, poses: Poses, people: People, title: str = "
         image: (H, W, 3) uint8 BGR.
         poses: the people found.
         people: the people annotated.
-        title: what to see.
+        title: what to see; by default how many were found, and how well.
     """
     faint, poses = len(poses), confident(poses)
     faint -= len(poses)
     matches = match(poses, people)
     false_colour = "#9AA3AB"
     colours = [PERSON_COLOURS[t % len(PERSON_COLOURS)] if t >= 0 else false_colour for t in matches.truth]
-    big, [big_poses, big_people] = _enlarged(image, poses, people)
+    big, [big_poses, big_people] = enlarged(image, poses, people)
     fig, axes = _figure(12, 6 * big.shape[0] / big.shape[1] + 0.8, 1, 2)
     _show(axes[0, 0], draw_poses(big, big_people), f"annotated: {len(people)}")
     rest = f" ({faint} more with a score below {PERSON_THRESHOLD})" if faint else ""
     _show(axes[0, 1], draw_poses(big, big_poses, colours=colours or PERSON_COLOURS), f"found: {len(poses)}{rest}")
     for points, oks, colour in zip(big_poses.keypoints, matches.oks, colours):
         _label(axes[0, 1], points, "no match" if np.isnan(oks) else f"OKS {oks:.2f}", colour)
-    _heading(fig, title)
+    hits = matches.oks[matches.truth >= 0]
+    quality = f", mean OKS {hits.mean():.2f}" if len(hits) else ""
+    false = f"; {len(poses) - len(hits)} found where nobody is" if len(poses) > len(hits) else ""
+    _heading(fig, title or f"{len(hits)} of {len(people)} annotated people found{quality}{false}")
     return fig
 
 
@@ -259,20 +318,22 @@ def precision_figure(image: np.ndarray, found: Mapping[str, Poses], title: str =
     Args:
         image: (H, W, 3) uint8 BGR.
         found: label -> poses, the reference first.
-        title: what to see.
+        title: what to see; by default how far the person is off that suffers most.
     """
     labels = list(found)
     found = {label: confident(poses) for label, poses in found.items()}
     reference = found[labels[0]]
-    columns = len(labels)
+    columns, worst = len(labels), []
     fig, axes = _figure(5.2 * columns, 5.2 * image.shape[0] / image.shape[1] + 1.3, 1, columns)
     for ax, (label, poses) in zip(axes[0], found.items()):
         moved = shift(reference, poses)
+        if len(reference) and label != labels[0]:
+            worst.append(f"{moved.oks.min():.3f} in {label}")
         colours = ["#9AA3AB"] * len(poses)
         for person, partner in enumerate(moved.partner):
             if partner >= 0:
                 colours[partner] = PERSON_COLOURS[person % len(PERSON_COLOURS)]
-        big, [scaled] = _enlarged(image, poses)
+        big, [scaled] = enlarged(image, poses)
         _show(ax, draw_poses(big, scaled, colours=colours or PERSON_COLOURS), f"{label}: {_people(len(poses))}")
         for person in range(len(reference) if label != labels[0] else 0):
             lost = moved.partner[person] < 0
@@ -280,7 +341,8 @@ def precision_figure(image: np.ndarray, found: Mapping[str, Poses], title: str =
             style = {"color": PERSON_COLOURS[person % len(PERSON_COLOURS)], "fontsize": 10, "fontweight": "bold"}
             place = (person + 0.5) / len(reference), -0.02
             ax.text(*place, told, ha="center", va="top", transform=ax.transAxes, **style)
-    _heading(fig, title)
+    finding = f"Least OKS of a person to {labels[0]}: {', '.join(worst)}" if worst else "Nobody else to compare with"
+    _heading(fig, title or finding)
     return fig
 
 
@@ -295,6 +357,84 @@ def _label(ax: Axes, points: np.ndarray, text: str, colour: str) -> None:
         box = {"boxstyle": "round,pad=0.25", "fc": "white", "ec": colour, "lw": 1.5}
         x, y = sure[:, 0].mean(), max(sure[:, 1].min() - 18, 16)
         ax.text(x, y, text, ha="center", va="bottom", fontsize=10, bbox=box, clip_on=True)
+
+
+@_styled
+def worst_figure(
+    images: Sequence[np.ndarray], reference: Sequence[Poses], other: Sequence[Poses], label: str, title: str = ""
+) -> Figure:
+    """The pictures on which poses strayed farthest from a reference: above the reference, below the others.
+
+    Only the part with people is shown, so that what moved a little can be seen.
+
+    Args:
+        images: (H, W, 3) uint8 BGR each.
+        reference: the poses to be kept, of each.
+        other: those that strayed.
+        label: what made the others, such as a precision.
+        title: what to see; by default the mean OKS of the worst.
+    """
+    fig, axes = _figure(4.4 * len(images), 2 * (4.4 / _GALLERY_ASPECT + 0.3) + 0.5, 2, len(images))
+    means = []
+    for column, image, kept, moved in zip(axes.T, images, map(confident, reference), map(confident, other)):
+        found = shift(kept, moved)
+        means.append(float(found.oks.mean()) if len(kept) else 1.0)
+        colours = ["#9AA3AB"] * len(moved)
+        for person, partner in enumerate(found.partner):
+            if partner >= 0:
+                colours[partner] = PERSON_COLOURS[person % len(PERSON_COLOURS)]
+        big, [scaled_kept, scaled_moved] = enlarged(*_around_people(image, kept, moved))
+        _show(column[0], _letterboxed(draw_poses(big, scaled_kept)))
+        column[0].set_title(f"reference: {_people(len(kept))}", fontweight="normal", fontsize=10)
+        _show(column[1], _letterboxed(draw_poses(big, scaled_moved, colours=colours or PERSON_COLOURS)))
+        lost = int((found.partner < 0).sum())
+        told = f"{label}: {_people(len(moved))}, {lost} lost, mean OKS {means[-1]:.3f}"
+        column[1].set_title(told, fontweight="normal", fontsize=10)
+    _heading(fig, title or f"{label}: where it strays farthest, people keep a mean OKS of {min(means):.3f}")
+    return fig
+
+
+@_styled
+def roofline_figure(
+    networks: Mapping[str, tuple[Cost, float]], peak_gflops: float, peak_gbs: float, title: str = ""
+) -> Figure:
+    """Why a network is as fast as it is: below the slope it waits for memory, below the roof for arithmetic.
+
+    Source: Williams, Waterman, Patterson, "Roofline: an insightful visual performance model" (2009).
+
+    Args:
+        networks: label -> what one run asks for, and its seconds.
+        peak_gflops: what the machine computes at most, 10^9 operations per second (`benchmark.gemm_gflops`).
+        peak_gbs: what it copies at most, 10^9 bytes per second (`benchmark.memory_gbs`).
+        title: what to see; by default which share of the roof each network reaches.
+    """
+    fig, axes = _figure(9, 4.4)
+    ax = axes[0, 0]
+    ridge = peak_gflops / peak_gbs
+    intensities = [cost.intensity for cost, _ in networks.values()]
+    low, high = min(ridge, *intensities) / 4, max(ridge, *intensities) * 4
+    ax.plot([low, ridge, high], [low * peak_gbs, peak_gflops, peak_gflops], color=INK, lw=2)
+    ax.text(high, peak_gflops, f"matrix product: {peak_gflops:.0f} GFLOP/s", ha="right", va="bottom", fontsize=9)
+    ax.text(low * 1.1, low * peak_gbs, f"   memory: {peak_gbs:.0f} GB/s", va="center", fontsize=9)
+    lowest, shares = low * peak_gbs, []
+    for colour, (label, (cost, seconds)) in zip(_cycle(len(networks)), networks.items()):
+        reached, roof = cost.gflop / seconds, min(peak_gflops, cost.intensity * peak_gbs)
+        lowest = min(lowest, reached)
+        shares.append(f"{label} {reached / roof:.0%}")
+        ax.plot([cost.intensity] * 2, [reached, roof], color=colour, lw=1, ls=":")
+        ax.plot(cost.intensity, reached, "o", ms=10, color=colour, label=f"{label}: {reached:.0f} GFLOP/s")
+    top = 1.6 * max(peak_gflops, *(cost.gflop / seconds for cost, seconds in networks.values()))
+    ax.set(xscale="log", yscale="log", xlim=(low, high), ylim=(lowest / 1.6, top))
+    for axis, limits in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+        ticks = [f * each for each in _decades(limits[0] / 10, limits[1]) for f in (1, 2, 5)]
+        ticks = [tick for tick in ticks if limits[0] <= tick <= limits[1]]
+        axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
+    ax.set_xlabel("operations per byte moved")
+    ax.set_ylabel("10⁹ operations per second")
+    ax.legend(loc="lower right", fontsize=9)
+    ax.set_title(title or "Of what the machine allows: " + ", ".join(shares))
+    return fig
 
 
 @_styled
@@ -334,17 +474,19 @@ def heatmap_figure(
         maps: the network's aligned outputs (`helpers.decode.align_maps`).
         transform: from `resize_align`.
         joints: names from `KEYPOINT_NAMES`.
-        title: what to see.
+        title: what to see; by default how many hills each map has.
     """
     columns = len(joints) + 1
     fig, axes = _figure(16, 16 / columns * image.shape[0] / image.shape[1] + 0.7, 1, columns)
     _show(axes[0, 0], image, "input")
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    peaks, hills = find_peaks(maps), []
     for ax, joint in zip(axes[0, 1:], joints):
-        heat = to_picture(maps.heatmaps[KEYPOINT_NAMES.index(joint)], transform)
-        _show(ax, grey, joint.replace("_", " "))
+        index = KEYPOINT_NAMES.index(joint)
+        heat, name = to_picture(maps.heatmaps[index], transform), joint.replace("_", " ")
+        _show(ax, _faded(image), name)
         ax.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=np.clip(heat * 2.2, 0, 0.92))
-    _heading(fig, title)
+        hills.append(f"{int((peaks[index][:, 2] >= SURE).sum())} for {name}")
+    _heading(fig, title or f"Hills of {SURE} or more: {', '.join(hills)}")
     return fig
 
 
@@ -364,46 +506,161 @@ def tag_figure(image: np.ndarray, maps: Maps, poses: Poses, transform: ResizeTra
         maps: the network's aligned outputs.
         poses: what was decoded from them.
         transform: from `resize_align`.
-        title: what to see.
+        title: what to see; by default how far tags are apart within a person and between people.
     """
     poses = confident(poses)
     aspect = image.shape[1] / image.shape[0]
     fig, axes = _figure(4 * (2 * aspect + 1.3), 4.9, 1, 3, gridspec_kw={"width_ratios": [aspect, aspect * 1.08, 1.2]})
-    big, [scaled] = _enlarged(image, poses)
+    big, [scaled] = enlarged(image, poses)
     _show(axes[0, 0], draw_poses(big, scaled), "people, one colour each")
     sure = np.clip(maps.heatmaps, 0, 1)
     weight = sure.max(0)
     strongest = np.take_along_axis(maps.tagmaps[0], sure.argmax(0)[None], 0)[0]
     tags, alpha = to_picture(strongest, transform), np.clip(to_picture(weight, transform) * 2.5, 0, 1)
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-    _show(axes[0, 1], (grey * 0.35).astype(np.uint8), "tag of the likeliest joint")
+    _show(axes[0, 1], _faded(image), "tag of the likeliest joint")
     limits = np.percentile(strongest[weight > 0.3], [2, 98]) if (weight > 0.3).any() else (-1, 1)
-    shown = axes[0, 1].imshow(tags, cmap="turbo", vmin=limits[0], vmax=limits[1], alpha=alpha)
+    shown = axes[0, 1].imshow(tags, cmap="viridis", vmin=limits[0], vmax=limits[1], alpha=alpha)
     fig.colorbar(shown, ax=axes[0, 1], fraction=0.046, pad=0.02)
-    ax = axes[0, 2]
-    for k, points in enumerate(poses.keypoints):
-        colour = PERSON_COLOURS[k % len(PERSON_COLOURS)]
-        here = np.flatnonzero(points[:, 2] > 2 * JOINT_THRESHOLD)
-        cells = _cells(points[here, :2], maps, transform)
-        values = maps.tagmaps[0, here, cells[:, 1], cells[:, 0]]
-        ax.axhline(poses.tags[k, 0], color=colour, lw=1, alpha=0.5, zorder=1)
-        ax.scatter(here, values, s=42, color=colour, edgecolor=INK, linewidth=0.5, zorder=2)
-    ax.set_xticks(
-        range(17),
-        [n.replace("left_", "L ").replace("right_", "R ") for n in KEYPOINT_NAMES],
-        rotation=90,
-        fontsize=8,
-    )
-    ax.set_ylabel("tag")
-    ax.set_title("tags at the joints found: one level per person")
-    _heading(fig, title)
+    _tag_scatter(axes[0, 2], poses, maps, transform)
+    _heading(fig, title or _tag_finding(poses, maps, transform))
     return fig
+
+
+def _tag_scatter(ax: Axes, poses: Poses, maps: Maps, transform: ResizeTransform) -> None:
+    """One dot per joint that is surely there, at its tag; a line at each person's mean tag."""
+    for k, colour in enumerate(_per_person(len(poses))):
+        joints, tags = _joint_tags(poses.keypoints[k], maps, transform)
+        ax.axhline(poses.tags[k, 0], color=colour, lw=1, alpha=0.5, zorder=1)
+        ax.scatter(joints, tags, s=42, color=colour, edgecolor=INK, linewidth=0.5, zorder=2)
+    names = [name.replace("left_", "L ").replace("right_", "R ") for name in KEYPOINT_NAMES]
+    ax.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+    ax.set_xlim(-0.7, len(names) - 0.3)
+    ax.set_ylabel("tag")
+    ax.set_title("tags where joints were found")
+
+
+def _joint_tags(points: np.ndarray, maps: Maps, transform: ResizeTransform) -> tuple[np.ndarray, np.ndarray]:
+    """The joints (n,) of a person (17, 3) that are surely there, and the tags (n,) of the picture at their places."""
+    joints = np.flatnonzero(points[:, 2] > 2 * JOINT_THRESHOLD)
+    cells = _cells(points[joints, :2], maps, transform)
+    return joints, maps.tagmaps[0, joints, cells[:, 1], cells[:, 0]]
+
+
+def _tag_finding(poses: Poses, maps: Maps, transform: ResizeTransform) -> str:
+    """How far tags are apart within a person, and between the two people whose tags are nearest."""
+    spread = [_joint_tags(points, maps, transform)[1].std() for points in poses.keypoints]
+    if len(poses) < 2:
+        return f"Tags of one person: standard deviation {spread[0]:.2f}" if spread else "Nobody, and so no tags"
+    gap = np.diff(np.sort(poses.tags[:, 0])).min()
+    return (
+        f"Within a person tags differ by {np.median(spread):.2f} (standard deviation, median of {len(poses)} people), "
+        f"between the nearest two people by {gap:.2f}"
+    )
 
 
 def _cells(points: np.ndarray, maps: Maps, transform: ResizeTransform) -> np.ndarray:
     """Picture pixels (n, 2) to the network's output cells, (n, 2) int64 column and row, kept inside."""
     on_input = points @ transform.matrix[:, :2].T + transform.matrix[:, 2]
     return np.clip((on_input / 4).astype(np.int64), 0, [maps.width - 1, maps.height - 1])
+
+
+@_styled
+def steps_figure(image: np.ndarray, steps: Steps, transform: ResizeTransform, title: str = "") -> Figure:
+    """Decoding, step by step on one picture: heatmaps, peaks, groups, a joint adjusted, missing joints filled, result.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+        steps: from `decode.decode_steps`.
+        transform: from `resize_align`.
+        title: what to see; by default how many peaks became how many people, and how many joints were filled.
+    """
+    fig, axes = _figure(13.2, 2 * (4.3 * image.shape[0] / image.shape[1] + 0.45) + 0.5, 2, 3)
+    (heats, candidates, groups), (magnified, refined, shown) = axes
+    heat = to_picture(steps.maps.heatmaps.max(0), transform)
+    _show(heats, _faded(image))
+    heats.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=np.clip(heat * 2.2, 0, 0.92))
+    peaks = to_image(np.concatenate(steps.peaks), transform)
+    _show(candidates, _faded(image))
+    candidates.scatter(*peaks[:, :2].T, s=6 + 60 * peaks[:, 2], color=ACCENT, edgecolor="white", linewidth=0.6)
+    _show_people(groups, image, steps, steps.grouped, transform)
+    _show_adjusted(magnified, steps)
+    _show_people(refined, image, steps, steps.filled, transform)
+    missing = steps.grouped[..., 2] == 0
+    filled = missing & (steps.filled[..., 2] > 0)
+    likely = steps.poses.scores >= PERSON_THRESHOLD
+    ringed = to_image(steps.filled[likely], transform)[filled[likely]]
+    refined.scatter(*ringed[:, :2].T, s=170, facecolor="none", edgecolor=INK, linewidth=1.6)
+    big, [scaled] = enlarged(image, steps.poses)
+    _show(shown, draw_poses(big, scaled))
+    for ax in (heats, candidates, groups, refined):
+        ax.set(xlim=(0, image.shape[1]), ylim=(image.shape[0], 0))
+    captions = (
+        "1 · heatmaps, the hottest of 17",
+        f"2 · {len(peaks)} peaks, the larger the hotter",
+        f"3 · grouped by tags: {_people(len(steps.grouped))}, the unlikely grey",
+        "4 · adjusted: a quarter pixel",
+        f"5 · refined: {len(ringed)} missing joints of the likely, ringed",
+        f"shown: {_people(int(likely.sum()))} with a score of {PERSON_THRESHOLD} or more",
+    )
+    for ax, caption in zip(axes.flat, captions):
+        ax.set_title(caption, fontweight="normal", fontsize=11)
+    finding = (
+        f"{len(peaks)} peaks become {_people(len(steps.grouped))}, {likely.sum()} of them likely; "
+        f"{filled.sum()} of {missing.sum()} missing joints find a place"
+    )
+    _heading(fig, title or finding)
+    return fig
+
+
+def _show_people(ax: Axes, image: np.ndarray, steps: Steps, people: np.ndarray, transform: ResizeTransform) -> None:
+    """People at some step, (P, 17, 3 + S): the likely ones in colour, the others thin and grey, on a faded picture."""
+    points = to_image(people, transform)
+    _show(ax, _faded(image))
+    likely = steps.poses.scores >= PERSON_THRESHOLD
+    colours = iter(_per_person(int(likely.sum())))
+    for person, sure in zip(points, likely):
+        style = (
+            {"color": next(colours), "lw": 2.2, "ms": 4, "zorder": 3} if sure else {"color": QUIET, "lw": 0.7, "ms": 2}
+        )
+        for a, b in SKELETON:
+            if person[a, 2] > 0 and person[b, 2] > 0:
+                ax.plot(*person[[a, b], :2].T, marker="o", **style)
+
+
+def _show_adjusted(ax: Axes, steps: Steps, reach: int = 3) -> None:
+    """Step 4 under the magnifier: the hottest joint's pixels, and the quarter of one by which it moves."""
+    ax.axis("off")
+    if not len(steps.grouped):
+        return
+    person, joint = np.unravel_index(steps.grouped[..., 2].argmax(), steps.grouped.shape[:2])
+    x, y = steps.grouped[person, joint, :2].astype(int)
+    heat = enlarge_heatmap(steps.maps, int(joint))
+    left, top = max(x - reach, 0), max(y - reach, 0)
+    part = heat[top : y + reach + 1, left : x + reach + 1]
+    ax.imshow(part, cmap="inferno", extent=[left, left + part.shape[1], top + part.shape[0], top])
+    for at in range(part.shape[1] + 1):
+        ax.axvline(left + at, color="white", lw=0.3)
+    for at in range(part.shape[0] + 1):
+        ax.axhline(top + at, color="white", lw=0.3)
+    end = steps.adjusted[person, joint, :2]
+    ax.plot([x + 0.5, end[0]], [y + 0.5, end[1]], color=ACCENT, lw=2)
+    ax.plot(x + 0.5, y + 0.5, "o", color="white", mec=INK, ms=7)
+    ax.plot(*end, "o", color=ACCENT, mec="white", ms=9)
+    name = KEYPOINT_NAMES[joint].replace("_", " ")
+    ax.text(
+        0.5, -0.02, f"{name}: towards the hotter neighbours", ha="center", va="top", transform=ax.transAxes, fontsize=10
+    )
+
+
+def _faded(image: np.ndarray) -> np.ndarray:
+    """The picture as a pale grey ground, on which colours of any lightness show: (H, W, 3) uint8."""
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    return (grey * 0.35 + 150).astype(np.uint8)
+
+
+def _per_person(count: int) -> list[str]:
+    """One colour per person, again from the start if there are more than colours."""
+    return [PERSON_COLOURS[k % len(PERSON_COLOURS)] for k in range(count)]
 
 
 @_styled
@@ -540,7 +797,7 @@ def latency_figure(timings: Mapping[str, NetworkTiming], title: str = "") -> Fig
 
     Args:
         timings: label -> timing of the network alone.
-        title: what to see.
+        title: what to see; by default every median.
     """
     fig, axes = _figure(9, 3.6)
     ax = axes[0, 0]
@@ -561,7 +818,8 @@ def latency_figure(timings: Mapping[str, NetworkTiming], title: str = "") -> Fig
     ax.set_yticks([0, 0.5, 0.9, 1.0], ["0", "p50", "p90", "100 %"])
     ax.set_xlabel("milliseconds per run")
     ax.set_ylabel("share of runs")
-    ax.set_title(title)
+    medians = sorted((timing.latency.p50, label) for label, timing in timings.items())
+    ax.set_title(title or "Median run: " + ", ".join(f"{label} {ms:.0f} ms" for ms, label in medians))
     return fig
 
 
@@ -702,7 +960,7 @@ def published_figure(networks: Iterable[Network], title: str = "") -> Figure:
 
     Args:
         networks: rows of the zoo.
-        title: what to see.
+        title: what to see; by default what the last precision costs.
     """
     fig, axes = _figure(9, 3.4)
     ax = axes[0, 0]
@@ -719,7 +977,9 @@ def published_figure(networks: Iterable[Network], title: str = "") -> Figure:
     ax.set_ylabel("AP, percent")
     ax.set_ylim(0, 82)
     ax.legend(ncol=len(precisions), loc="upper right", fontsize=9)
-    ax.set_title(title)
+    lost = [network.published[precisions[0]].ap - network.published[precisions[-1]].ap for network in networks]
+    costs = ", ".join(f"{network.name} {points:.1f}" for network, points in zip(networks, lost))
+    ax.set_title(title or f"Points of AP that {precisions[-1]} costs: {costs}")
     return fig
 
 

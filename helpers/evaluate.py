@@ -342,8 +342,8 @@ def shift(reference: Poses, other: Poses, joint_threshold: float = 0.1) -> Shift
     return Shift(partner, similarity, pixels)
 
 
-def most_shifted(reference: Sequence[Poses], other: Sequence[Poses], person_threshold: float = 0.2) -> int:
-    """The image on which poses strayed farthest from a reference: of least mean OKS over people, the lost at 0.
+def by_shift(reference: Sequence[Poses], other: Sequence[Poses], person_threshold: float = 0.2) -> list[int]:
+    """Images in the order of how far poses strayed from a reference: least mean OKS over people first, the lost at 0.
 
     Args:
         reference: the poses to be kept, of each image.
@@ -351,13 +351,13 @@ def most_shifted(reference: Sequence[Poses], other: Sequence[Poses], person_thre
         person_threshold: people of the reference with a lower score do not count.
 
     Returns:
-        Its index; the first if nobody was in any of them.
+        Their indices; where nobody was, nothing strayed.
     """
     kept = []
     for mine, yours in zip(reference, other):
         sure = mine.scores >= person_threshold
         kept.append(float(shift(mine, yours).oks[sure].mean()) if sure.any() else 1.0)
-    return int(np.argmin(kept))
+    return [int(index) for index in np.argsort(kept, kind="stable")]
 
 
 def _some(image_ids: Sequence[int]) -> list[int]:

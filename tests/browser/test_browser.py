@@ -264,7 +264,6 @@ def move(page, slider, key: str, readout: str) -> np.ndarray:
 
 def test_a_slider_of_notebook_3_paints_another_picture(infer):
     """Joints with a score up to the threshold go: at 1 none is left, at 0 all are there, at the start most."""
-    pytest.importorskip("helpers.explore", reason="this notebook 3 has no slider yet")
     page, _ = infer
     slider = page.locator(".jupyter-widgets.widget-slider", has_text="joint threshold")
     slider.scroll_into_view_if_needed()

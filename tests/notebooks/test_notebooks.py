@@ -13,7 +13,7 @@ import numpy as np
 import papermill
 import pytest
 
-from helpers import zoo
+from helpers import paths, zoo
 from tests.notebooks.runner import FOLDER, run
 
 NAMES = ("01_export", "02_build", "03_infer", "04_benchmark")
@@ -24,14 +24,19 @@ FIGURES = {
         "03_truth",
         "03_heatmaps",
         "03_tags",
+        "03_steps",
+        "03_explore",
         "03_precisions",
         "03_worst",
         "03_gallery",
         "03_accuracy",
+        "03_own",
+        "03_video",
     },
     "04_benchmark": {
         "04_published",
         "04_latency",
+        "04_roofline",
         "04_stages",
         "04_mmpose",
         "04_decode",
@@ -67,11 +72,22 @@ def test_the_parameters_of_this_test_exist(name):
     assert set(QUICK[name]) <= set(papermill.inspect_notebook(str(FOLDER / f"{name}.ipynb")))
 
 
+def write_video(path):
+    """Three frames of a picture with people."""
+    picture = cv2.imread(str(next((paths.demo_data() / "val2017").glob("*.jpg"))))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, (320, 240))
+    for shift in (0, 8, 16):
+        writer.write(cv2.resize(np.roll(picture, shift, axis=1), (320, 240)))
+    writer.release()
+    return path
+
+
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory, models):
-    """All four in order: folder, and executed notebooks by name."""
+    """All four in order: folder, and executed notebooks by name. Notebook 3 gets a video."""
     out = tmp_path_factory.mktemp("walk")
-    return out, {name: run(name, out, models, **QUICK.get(name, {})) for name in NAMES}
+    given = {**QUICK, "03_infer": {**QUICK.get("03_infer", {}), "video": str(write_video(out / "walk.mp4"))}}
+    return out, {name: run(name, out, models, **given.get(name, {})) for name in NAMES}
 
 
 @pytest.mark.timeout(1200)
@@ -89,6 +105,26 @@ def test_runs_and_shows_its_figures(walk, name):
         pixels = cv2.imdecode(np.frombuffer(base64.b64decode(picture), np.uint8), cv2.IMREAD_COLOR)
         assert min(pixels.shape[:2]) > 200
         assert pixels.std() > 5
+
+
+def test_thresholds_and_the_same_as_a_plain_picture(walk):
+    """The controls are there for a browser; who has none gets the picture that they start with."""
+    _, executed = walk
+    [cell] = [c for c in executed["03_infer"].cells if c.id == "03-22"]
+    kinds = [set(output.data) for output in cell.outputs]
+    assert any("application/vnd.jupyter.widget-view+json" in kind for kind in kinds)
+    assert any("image/png" in kind for kind in kinds)
+    state = executed["03_infer"].metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"]
+    sliders = {s["state"]["description"]: s["state"]["value"] for s in state.values() if "FloatSlider" in str(s)}
+    assert {"joint threshold": 0.1, "person threshold": 0.2}.items() <= sliders.items()
+    assert len(json.dumps(state)) < 400_000, "the picture is kept once"
+
+
+def test_a_video_is_painted_and_shown(walk):
+    out, _ = walk
+    painted = cv2.VideoCapture(str(out / "03_video.mp4"))
+    assert sum(1 for _ in iter(painted.grab, False)) == 3
+    assert not list(out.glob(".part*"))
 
 
 def test_records_of_all_three_networks(walk):

@@ -167,6 +167,28 @@ def test_gemm_is_measured():
     assert 0.1 < found < 100_000
 
 
+def test_memory_is_measured():
+    assert 0.1 < benchmark.memory_gbs(min_seconds=0.0) < 10_000
+
+
+def test_the_cost_of_a_network_is_counted_on_its_graph(tiny):
+    """One convolution of 4 x 4 in steps of 4, 3 channels to 34: a multiply-add per weight and place."""
+    cost = benchmark.cost(tiny, batch_size=2, height=64, width=96)
+    places, weights = 2 * 16 * 24, 34 * 3 * 4 * 4
+    assert cost.gflop * 1e9 == pytest.approx(2 * places * weights)
+    assert cost.megabytes * 1e6 == pytest.approx(4 * (2 * 3 * 64 * 96 + weights + 34 * places))
+    assert cost.intensity == pytest.approx(cost.gflop * 1e9 / (cost.megabytes * 1e6))
+
+
+@pytest.mark.parametrize("opset", [11, 17])
+def test_the_count_is_that_of_the_zoo(exported, opset):
+    """Within what the export adds: opset 17's convolutions in place of deconvolutions have some weights of 0."""
+    cost = benchmark.cost(exported[opset])
+    assert cost.gflop == pytest.approx(zoo.get("MobileNetv2").gflops, rel=0.06)
+    assert benchmark.cost(exported[opset], batch_size=2).gflop == pytest.approx(2 * cost.gflop)
+    assert 5 < cost.intensity < 200
+
+
 def test_batch_sizes_take_turns(demo_engine):
     found = benchmark.by_batch_size(demo_engine, [1, 2], rounds=2)
     assert {size: timing.input_shape for size, timing in found.items()} == {1: (1, 3, 512, 512), 2: (2, 3, 512, 512)}

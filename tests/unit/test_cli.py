@@ -134,6 +134,49 @@ def test_infer_lists_what_it_could_not_read_and_goes_on(capsys, tmp_path):
     ]
 
 
+def write_video(path, pictures):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 12.0, (160, 120))
+    for picture in pictures:
+        writer.write(cv2.resize(picture, (160, 120)))
+    writer.release()
+    return str(path)
+
+
+def test_infer_takes_a_video_and_pictures_in_one_go(capsys, tmp_path):
+    people = cv2.imread(PICTURE)
+    source, out = write_video(tmp_path / "walk.mp4", [people, people[:, ::-1], people]), tmp_path / "out"
+    assert main(["infer", source, PICTURE, "--no-flip", "--batch-size", "2", "--out", str(out)]) == 0
+    assert {p.name for p in out.iterdir()} == {"walk.mp4", "000000020014.png", "poses.json"}
+    *frames, picture = json.loads((out / "poses.json").read_text())
+    assert [(e["video"], e["frame"], e["second"]) for e in frames] == [(source, k, round(k / 12, 3)) for k in range(3)]
+    assert picture["image"] == PICTURE
+    first, second = (np.array(e["people"][0]["keypoints"])[0, 0] for e in frames[:2])
+    assert abs(first - second) > 5, "the second frame is the mirror image"
+    assert f"{out / 'walk.mp4'}: 3 frames" in capsys.readouterr().out
+    painted = cv2.VideoCapture(str(out / "walk.mp4"))
+    assert painted.get(cv2.CAP_PROP_FPS) == 12
+    assert sum(1 for _ in iter(painted.grab, False)) == 3
+
+
+def test_a_video_that_cannot_be_read_is_one_error_and_leaves_no_video(capfd, tmp_path):
+    bad, good = tmp_path / "bad.mp4", write_video(tmp_path / "good.mp4", [cv2.imread(PICTURE)])
+    bad.write_bytes(b"no video")
+    assert main(["infer", str(bad), good, "--no-flip", "--json", "--out", str(tmp_path / "out")]) == 1
+    captured = capfd.readouterr()
+    first, last = captured.err.strip().splitlines()
+    assert first == f"error: The video {bad} is damaged or no video; copy it again, or convert it to MP4."
+    assert last == "1 of 2 images failed"
+    assert [e["video"] for e in json.loads(captured.out)] == [good]
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"good.mp4", "poses.json"}
+
+
+def test_a_painted_video_does_not_replace_the_one_it_is_made_from(capsys, tmp_path):
+    source = write_video(tmp_path / "walk.mp4", [np.zeros((120, 160, 3), np.uint8)])
+    before = Path(source).read_bytes()
+    assert "overwrite" in fails(capsys, 2, "infer", source, "--out", str(tmp_path))
+    assert Path(source).read_bytes() == before
+
+
 def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

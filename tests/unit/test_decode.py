@@ -72,6 +72,23 @@ def in_image(joints: np.ndarray) -> np.ndarray:
     return (4 * joints + 2) * 2
 
 
+@pytest.mark.parametrize("switched", [{}, {"adjust": False}, {"refine": False}])
+@pytest.mark.parametrize("flip_test", [False, True])
+def test_the_steps_end_in_the_very_same_poses(decode_poses, flip_test, switched):
+    output = draw({0.0: standing(12, 15), 5.0: standing(34, 16)})
+    output[16] *= 0.05  # a joint below the threshold, to be filled in
+    config = DecodeConfig(**switched)
+    inputs = (output, mirror(output) if flip_test else None, transform(), config)
+    steps, poses = decode.decode_steps(*inputs), decode_poses(*inputs)
+    for name in ("keypoints", "scores", "tags"):
+        assert np.array_equal(getattr(steps.poses, name), getattr(poses, name)), name
+    assert (steps.grouped[:, 16, 2] == 0).all()
+    assert (steps.filled[:, 16, 2] > 0).all() == config.refine
+    moved = np.abs(steps.adjusted - steps.grouped)[..., :2].max(axis=2)[steps.grouped[..., 2] > 0]
+    assert set(np.unique(moved)) <= ({0.25, 0.75} if config.adjust else {0.0})
+    assert len(steps.peaks) == 17
+
+
 @pytest.mark.parametrize("flip_test", [False, True])
 def test_people_are_found_where_they_stand(decode_poses, flip_test):
     truth = {0.0: standing(12, 15), 5.0: standing(34, 16)}

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from helpers import draw
-from helpers.benchmark import Comparison, EndToEndTiming, NetworkTiming
+from helpers.benchmark import Comparison, Cost, EndToEndTiming, NetworkTiming
 from helpers.dataset import People
-from helpers.decode import Poses, align_maps
+from helpers.decode import Poses, align_maps, decode_steps
 from helpers.export import CheckRow, Difference
 from helpers.preprocess import resize_align
 from helpers.sensitivity import CountRow, LayerRow
@@ -85,7 +85,8 @@ def figures(image):
     )
     _, transform = resize_align(image)
     width, height = transform.base_size
-    maps = align_maps(np.random.default_rng(0).random((34, height // 4, width // 4), dtype=np.float32))
+    noise = np.random.default_rng(0).random((34, height // 4, width // 4), dtype=np.float32)
+    maps, nothing = align_maps(noise), np.zeros_like(noise)
     alone = NetworkTiming(np.array([0.1, 0.12, 0.11]), 1, (1, 3, 512, 512))
     whole = EndToEndTiming(np.array([0.2]), {"load": 1.0, "pre": 2.0, "infer": 150.0, "decode": 12.0}, 0.2)
     painted = EndToEndTiming(np.array([0.2]), {**whole.stage_ms, "draw": 6.0}, 0.2)
@@ -102,6 +103,11 @@ def figures(image):
             draw.confident(poses, 2),
             transform,
         ),
+        "steps": lambda: draw.steps_figure(image, decode_steps(noise, None, transform), transform),
+        "steps to nobody": lambda: draw.steps_figure(image, decode_steps(nothing, None, transform), transform),
+        "pictures": lambda: draw.pictures_figure([image, image[:, :100]], ["one", "two"]),
+        "worst": lambda: draw.worst_figure([image] * 2, [poses] * 2, [poses, draw.confident(poses, 2)], "int8"),
+        "roofline": lambda: draw.roofline_figure({"a": (Cost(20.0, 500.0), 0.1)}, 300.0, 20.0),
         "check": lambda: draw.check_figure([row, row], 1e-3),
         "agreement": lambda: draw.agreement_figure(*np.random.default_rng(0).random((2, 34, 8, 8))),
         "latency": lambda: draw.latency_figure({"a": alone, "b": alone}),
@@ -168,6 +174,81 @@ def test_the_line_joins_what_nothing_beats():
     figure = draw.trade_figure([point("slow", 9, 0.7), point("bad", 5, 0.4), point("quick", 3, 0.5)])
     [line] = [line for line in figure.axes[0].lines if line.get_drawstyle() == "steps-post"]
     assert line.get_xydata().tolist() == [[3, 0.5], [9, 0.7]]
+
+
+def heading(figure) -> str:
+    return figure._suptitle.get_text()
+
+
+def test_headings_state_what_was_found(image):
+    one, other = standing(), standing(x=30)
+    people = People(
+        np.concatenate([one.keypoints, standing(x=160).keypoints]).astype(float) * [1, 1, 2 / 0.9],
+        np.zeros((2, 4)),
+        np.array([9000.0, 9000.0]),
+    )
+    both = Poses(*(np.concatenate(pair) for pair in zip(*((p.keypoints, p.scores, p.tags) for p in (one, other)))))
+    assert heading(draw.truth_figure(image, both, people)) == (
+        "1 of 2 annotated people found, mean OKS 1.00; 1 found where nobody is"
+    )
+    assert heading(draw.precision_figure(image, {"float32": both, "int8": one})) == (
+        "Least OKS of a person to float32: 0.000 in int8"
+    )
+    assert "keep a mean OKS of 0.500" in heading(draw.worst_figure([image], [both], [one], "int8"))
+
+
+def test_the_step_view_counts_what_the_steps_hold(image):
+    """One hill per joint with the person's tag, one hill missing; a second person far away."""
+    _, transform = resize_align(image)
+    width, height = transform.base_size
+    output = np.zeros((34, height // 4, width // 4), np.float32)
+    rows, columns = np.mgrid[: height // 4, : width // 4]
+    for tag, left in ((0.0, 20), (5.0, 90)):
+        for joint in range(17):
+            away = (columns - left - joint - 0.3) ** 2 + (rows - 10.2 - 6 * joint) ** 2
+            hot = 0.05 if (tag, joint) == (5.0, 9) else 0.9
+            output[joint] = np.maximum(output[joint], hot * np.exp(-away / 8))
+            output[17 + joint][away < 40] = tag
+    steps = decode_steps(output, None, transform)
+    figure = draw.steps_figure(image, steps, transform)
+    assert heading(figure) == "33 peaks become 2 people, 2 of them likely; 1 of 1 missing joints find a place"
+    captions = [ax.get_title(loc="left") for ax in figure.axes]
+    assert captions[1].startswith("2 · 33 peaks")
+    assert captions[2].startswith("3 · grouped by tags: 2 people")
+    assert captions[4].startswith("5 · refined: 1 missing joint")
+    ringed = figure.axes[4].collections[0].get_offsets()
+    assert np.allclose(ringed, steps.poses.keypoints[steps.grouped[..., 2] == 0][:, :2])
+
+
+def test_tags_state_how_far_people_are_apart(image):
+    _, transform = resize_align(image)
+    width, height = transform.base_size
+    output = np.zeros((34, height // 4, width // 4), np.float32)
+    output[17:, :, width // 8 :] = 3.0
+    poses = Poses(
+        np.concatenate([standing(20).keypoints, standing(180).keypoints]),
+        np.float32([0.9, 0.9]),
+        np.float32([[0.0], [3.0]]),
+    )
+    assert heading(draw.tag_figure(image, align_maps(output), poses, transform)) == (
+        "Within a person tags differ by 0.00 (standard deviation, median of 2 people), "
+        "between the nearest two people by 3.00"
+    )
+
+
+def test_a_network_stands_below_the_roof_at_its_intensity():
+    figure = draw.roofline_figure({"a": (Cost(20.0, 500.0), 0.1), "b": (Cost(1.0, 500.0), 0.1)}, 400.0, 20.0)
+    points = [line.get_xydata().tolist()[0] for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert points == [[40.0, pytest.approx(200.0)], [2.0, pytest.approx(10.0)]]
+    assert figure.axes[0].get_title(loc="left") == "Of what the machine allows: a 50%, b 25%"
+
+
+def test_unsure_joints_are_hollow(image):
+    poses = standing(score=0.9)
+    poses.keypoints[0, :, 2] = draw.SURE - 0.05
+    x, y = poses.keypoints[0, 0, :2].astype(int)
+    faint, sure = draw.draw_poses(image, poses), draw.draw_poses(image, standing())
+    assert faint[y, x].min() > 240 > sure[y, x].min()
 
 
 def test_throughput_counts_pictures_and_not_runs():

@@ -16,9 +16,9 @@ from helpers.decode import Poses
 from helpers.errors import UsageError
 from helpers.evaluate import (
     STAT_NAMES,
+    by_shift,
     evaluate,
     match,
-    most_shifted,
     oks,
     resampled_ap,
     save_results,
@@ -303,7 +303,7 @@ def test_shift_of_somebody_who_got_lost(dataset):
 def test_the_image_that_suffers_most(dataset):
     reference = people_apart(dataset)
     near, far = (poses(reference.keypoints + np.array([pixels, 0, 0]), reference.scores) for pixels in (1, 8))
-    assert most_shifted([reference] * 3, [near, far, reference]) == 1
-    assert most_shifted([reference, poses(NOBODY)], [poses(NOBODY), reference]) == 0, "the lost count 0"
+    assert by_shift([reference] * 3, [near, far, reference]) == [1, 0, 2]
+    assert by_shift([reference, poses(NOBODY)], [poses(NOBODY), reference]) == [0, 1], "the lost count 0"
     faint = Poses(reference.keypoints, np.full(2, 0.1, np.float32), reference.tags)
-    assert most_shifted([faint, reference], [poses(NOBODY), near]) == 1, "faint people do not count"
+    assert by_shift([faint, reference], [poses(NOBODY), near]) == [1, 0], "faint people do not count"

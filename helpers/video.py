@@ -1,0 +1,221 @@
+"""A video in, the same video with skeletons out, frame by frame: memory does not grow with its length.
+
+    done = annotate("walk.mov", "walk_poses.mp4", PoseEstimator(engine), draw.draw_poses)
+    print(done)          # walk_poses.mp4: 250 frames, played at 25 per second, made at 4.1 frames per second
+
+OpenCV reads whatever its FFmpeg does, turns frames upright as the file says, and writes VP9 in an MP4 file, which
+browsers play. There is no sound in what is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable, Iterator
+
+import cv2
+import numpy as np
+
+from helpers.errors import DataError
+from helpers.paths import atomic_write
+
+if TYPE_CHECKING:
+    from helpers.decode import Poses
+    from helpers.estimator import Outcome, PoseEstimator
+
+SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts"))
+_CODECS = ("vp09", "mp4v")  # browsers do not play the second, which every build of OpenCV writes
+_USUAL_FPS = 25.0  # where the file does not say
+
+# FFmpeg would print what is wrong with a file as well. OpenCV looks at this once, at the first video of a process.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """What became of a video.
+
+    Attributes:
+        path: the painted one; the one that was read if none was painted.
+        frames: how many were read.
+        announced: how many the file says it has; 0 if it does not say. More than `frames` if it is cut short.
+        fps: frames per second of playing.
+        wall_s: seconds that it all took.
+    """
+
+    path: Path
+    frames: int
+    announced: int
+    fps: float
+    wall_s: float
+
+    def __str__(self) -> str:
+        """One line."""
+        cut = f" of {self.announced} announced" if self.announced > self.frames else ""
+        speed = f"{self.frames / self.wall_s:.1f} per second"
+        return f"{self.path}: {self.frames} frames{cut}, {speed} (it plays at {self.fps:.4g} per second)"
+
+
+def is_video(path: str | os.PathLike[str]) -> bool:
+    """Whether a file's name ends like that of a video."""
+    return Path(path).suffix.lower() in SUFFIXES
+
+
+def annotate(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str] | None,
+    estimator: PoseEstimator,
+    paint: Callable[[np.ndarray, Poses], np.ndarray],
+    batch_size: int = 1,
+    each: Callable[[int, float, Outcome], object] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Annotated:
+    """Finds the people in every frame and writes the painted video, complete or not at all.
+
+    Frames stay in order. No more of them are in memory than the estimator is ahead, `batch_size` * 12.
+
+    Args:
+        source: the video.
+        target: the painted one, `.mp4`; None to paint none.
+        estimator: ready to run.
+        paint: (frame (H, W, 3) uint8 BGR, its poses) -> painted frame of the same size, such as `draw.draw_poses`.
+        batch_size: most frames in one run of the network.
+        each: called for every frame with its index, its second in the video, and what was found.
+        progress: called after every frame with (done, all); all is 0 if the file does not say.
+
+    Raises:
+        DataError: the video is missing, unreadable or without a frame; a frame does not have the shape the engine
+            was built for; or `target` cannot be written.
+    """
+    start, done, waiting = time.perf_counter(), 0, deque()
+    with contextlib.ExitStack() as stack:
+        capture = stack.enter_context(_opened(source))
+        announced, fps = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0), _fps(capture)
+        sink = None if target is None else stack.enter_context(_Sink(Path(target), fps))
+        for outcome in estimator.stream(_taken(capture, waiting), batch_size):
+            frame = waiting.popleft()
+            if outcome.poses is None:
+                raise DataError(outcome.error.replace(outcome.name, f"{source}, frame {done}"))
+            if sink is not None:
+                sink.write(paint(frame, outcome.poses))
+            if each is not None:
+                each(done, done / fps, outcome)
+            done += 1
+            if progress is not None:
+                progress(done, announced)
+        if not done:
+            raise _no_frame(source)
+    return Annotated(Path(source if target is None else target), done, announced, fps, time.perf_counter() - start)
+
+
+def stills(path: str | os.PathLike[str], count: int) -> list[np.ndarray]:
+    """Frames spread evenly over a video, (H, W, 3) uint8 BGR each; all if there are no more than `count`.
+
+    Raises:
+        DataError: the video is missing, unreadable or without a frame.
+    """
+    with _opened(path) as capture:
+        total = sum(1 for _ in iter(capture.grab, False))
+    if not total:
+        raise _no_frame(path)
+    wanted = set(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist())
+    with _opened(path) as capture:
+        return [frame for index, frame in enumerate(_taken(capture, deque(maxlen=1))) if index in wanted]
+
+
+def _no_frame(path: str | os.PathLike[str]) -> DataError:
+    return DataError(f"The video {path} holds no frame; copy it again, or convert it to MP4.")
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[cv2.VideoCapture]:
+    """The video, ready to be read."""
+    try:
+        with Path(path).open("rb"):  # OpenCV does not say why it cannot
+            pass
+    except OSError as error:
+        raise DataError(f"Cannot read the video {path}: {error.strerror}; check the path.") from error
+    with _quietly():
+        capture = cv2.VideoCapture(str(Path(path).absolute()), cv2.CAP_FFMPEG)
+    try:
+        if not capture.isOpened():
+            raise DataError(f"The video {path} is damaged or no video; copy it again, or convert it to MP4.")
+        yield capture
+    finally:
+        capture.release()
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """OpenCV's own messages are left out: what it could not do is told by an error."""
+    logging = getattr(cv2.utils, "logging", None)
+    if logging is None:  # some OpenCV 4.5 has none, and then speaks
+        yield
+        return
+    level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(level)
+
+
+def _fps(capture: cv2.VideoCapture) -> float:
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    return fps if 0 < fps <= 1000 else _USUAL_FPS
+
+
+def _taken(capture: cv2.VideoCapture, waiting: deque[np.ndarray]) -> Iterator[np.ndarray]:
+    """The frames one by one; each is also put where whoever paints them finds it."""
+    while True:
+        there, frame = capture.read()
+        if not there:
+            return
+        waiting.append(frame)
+        yield frame
+
+
+class _Sink:
+    """A video being written: a temporary file until the block ends well.
+
+    Its size is that of the first frame, rounded up to even numbers, since codecs halve the colours.
+    """
+
+    def __init__(self, target: Path, fps: float) -> None:
+        self.target, self.fps = target, fps
+        self.stack = contextlib.ExitStack()
+        self.writer: cv2.VideoWriter | None = None
+
+    def __enter__(self) -> _Sink:
+        self.part = self.stack.enter_context(atomic_write(self.target))
+        return self
+
+    def __exit__(self, *failure: object) -> bool | None:
+        if self.writer is not None:
+            self.writer.release()  # before the file gets its name
+        return self.stack.__exit__(*failure)
+
+    def write(self, frame: np.ndarray) -> None:
+        """Appends a frame (H, W, 3) uint8 BGR."""
+        if self.writer is None:
+            self.height, self.width = (side + side % 2 for side in frame.shape[:2])
+            self.writer = self._open()
+        below, right = self.height - frame.shape[0], self.width - frame.shape[1]
+        if not (0 <= below <= 1 and 0 <= right <= 1):  # the writer would drop a frame of another size, in silence
+            frame = cv2.resize(frame, (self.width, self.height), interpolation=cv2.INTER_AREA)
+        elif below or right:
+            frame = cv2.copyMakeBorder(frame, 0, below, 0, right, cv2.BORDER_REPLICATE)
+        self.writer.write(frame)
+
+    def _open(self) -> cv2.VideoWriter:
+        size = (self.width, self.height)
+        for codec in _CODECS:
+            with _quietly():
+                code = cv2.VideoWriter_fourcc(*codec)
+                writer = cv2.VideoWriter(str(self.part), cv2.CAP_FFMPEG, code, self.fps, size)
+            if writer.isOpened():
+                return writer
+        raise DataError(f"{self.target} cannot be written as a video; give it a name that ends in .mp4.")
