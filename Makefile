@@ -1,11 +1,13 @@
 # Every target sets up what it needs; nothing is installed twice.
-#   make run    the four notebooks, headless: pictures, records and tables in data/output/
+#   make run    the four notebooks, headless: pictures and records in data/output/, all of it on one page, report.html
 #   make bench  three networks x batch sizes 1 and 8: speed, memory, accuracy where there are trained weights; a table.
 #               make bench BENCH="--model HRNet --batch-size 1,4" for others (python -m helpers bench --help)
 #   make test   unit, parity and notebook tests, with ruff
 #   make lab    JupyterLab on the notebooks
-#   make mlu    on an MLU card, inside a MagicMind container: the sample's whole job, see docs/mlu.md
-#   make lint   ruff on code and notebooks        make format   ruff's fixes
+#   make mlu    on an MLU card, inside a MagicMind container: the sample's whole job, see docs/mlu.md.
+#               make mlu IMAGES=1000 WEIGHTS=random MLU_MODELS="HRNet ResNet50" for fewer pictures, other weights, models
+#   make lint   ruff on code and notebooks, and the rules for notebooks        make format   ruff's fixes
+#   make setup  the virtual environment alone; every other target but mlu begins with it
 #   make clean  remove what was made at run time, downloaded checkpoints apart
 #   make distclean   and the virtual environment
 
@@ -80,6 +82,7 @@ mlu:
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m tests.notebooks.lint
 
 format: setup
 	$(BIN)/ruff check --fix .

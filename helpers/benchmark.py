@@ -215,10 +215,12 @@ def measure(call: Callable[[], object], min_runs: int = 10, min_seconds: float =
     for _ in range(warm_up):
         call()
     samples: list[float] = []
-    while len(samples) < min_runs or sum(samples) < min_seconds:
+    total = 0.0  # kept, because summing again takes longer than a quick call
+    while len(samples) < min_runs or total < min_seconds:
         start = time.perf_counter()
         call()
         samples.append(time.perf_counter() - start)
+        total += samples[-1]
     return np.array(samples)
 
 
@@ -754,6 +756,9 @@ def comparison(rows: Sequence[Record], precision: str) -> list[dict[str, Any]]:
 def _built_facts(built: str | Path) -> dict[str, Any]:
     facts = paths.read_sidecar(built)
     same = {key: facts[key] for key in ("model", "weights", "backend", "precision", "input_type")}
+    pictures = facts.get("calibration")
+    if pictures:
+        same["calibration"] = f"{pictures['count']} pictures, {pictures['method']}"
     if facts.get("simulated"):  # neither is the card's
         return same
     return {**same, "build_s": facts["build_s"], "model_bytes": facts["bytes"]}
@@ -762,7 +767,7 @@ def _built_facts(built: str | Path) -> dict[str, Any]:
 def _accuracy(run: Run, dataset: CocoDataset, flip_test: bool = True) -> dict[str, Any]:
     """The fields of a record that say how accurate a model is, and on what."""
     return {
-        "dataset": f"{dataset.root.resolve().name} {dataset.split}" + ("" if flip_test else " without flip test"),
+        "dataset": records.scored_on(f"{dataset.root.resolve().name} {dataset.split}", flip_test),
         "images": run.stats.images,
         "ap": run.stats.numbers["AP"],
         "ar": run.stats.numbers["AR"],

@@ -1,6 +1,7 @@
 """The notebooks' steps as commands: `python -m helpers VERB`, for a container, a cron job or CI.
 
-Exit status: 0 success; 2 an argument is wrong; 1 a file or its content is wrong, or not every image went through.
+Exit status: 0 success; 2 an argument is wrong; 1 a file or its content is wrong, or not every image went through; 130
+stopped by Ctrl-C.
 What went wrong is one line on standard error; results go to standard output, with `--json` as one record.
 """
 
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, Sequence, TextIO
 
 from helpers import backends, benchmark, mm_run, paths, records, zoo
+from helpers import report as report_page
+from helpers.backends.base import only_cpu
 from helpers.calibration import DEFAULT_COUNT, DEFAULT_SPLIT, METHODS, CalibrationSet
 from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError
@@ -89,7 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     score = verb("eval", evaluate_dataset, "COCO AP and AR of a model on a COCO-format folder.")
     perf = verb("perf", time_engine, "Latency and throughput: network alone, and end to end.")
     bench = verb("bench", sweep, "The perf and eval of many: networks x batch sizes x precisions, one table.")
-    verb("report", report, "The table of everything measured so far.")
+    page = verb("report", report, "Everything measured so far: a table, and one HTML page with the figures.")
     bench.add_argument("--model", default="all", help=f"one of {', '.join(zoo.NETWORKS)}, or all (default)")
     bench.add_argument("--weights", default=None, help="as elsewhere (default: demo where there are any, else random)")
     bench.add_argument("--precision", default="force_float32", help="one, or all that the backend builds")
@@ -125,6 +128,8 @@ def build_parser() -> argparse.ArgumentParser:
     for sub in (build, infer, score, perf):
         sub.add_argument("--precision", default="force_float32", help=f"one of {', '.join(zoo.PRECISIONS)}")
         sub.add_argument("--batch-size", type=_positive, default=1, help="most images in one run of the network")
+    score.set_defaults(dynamic_shape=True)  # the pictures of a dataset differ in shape
+    for sub in (build, infer, perf):
         sub.add_argument(
             "--dynamic-shape",
             type=_boolean,
@@ -156,6 +161,7 @@ def build_parser() -> argparse.ArgumentParser:
             "--max-drop", type=_share, help="leave the worst layers in float until AP, of these pictures, drops no more"
         )
     score.add_argument("--out", type=Path, default=None, help="file for the results in COCO's format")
+    page.add_argument("--out", type=Path, default=None, help="the page (default data/output/report.html)")
     for sub, runs, seconds in ((perf, 20, 3.0), (bench, 10, 2.0)):
         sub.add_argument("--runs", type=_positive, default=runs, help="least number of timed runs (by mm_run: 1000)")
         sub.add_argument("--seconds", type=float, default=seconds, help="least seconds of timed runs")
@@ -346,8 +352,6 @@ def evaluate_dataset(args: argparse.Namespace) -> int:
     """Runs and scores; prints the ten numbers and keeps a record."""
     from helpers import evaluate
 
-    if not args.dynamic_shape:
-        raise UsageError("eval needs --dynamic-shape true: the pictures of a dataset differ in shape")
     if args.out is not None and (args.out.is_dir() or not args.out.name):
         raise UsageError(f"--out {args.out} is a folder; name a file for the results")
     dataset = _dataset(args)
@@ -417,22 +421,35 @@ def sweep(args: argparse.Namespace) -> int:
 
 
 def report(args: argparse.Namespace) -> int:
-    """Prints the closing table from all records."""
-    rows, problems = records.load_all()
-    for problem in problems:
+    """Prints the closing table from all records, and writes the page."""
+    if args.out is not None and (args.out.is_dir() or not args.out.name):
+        raise UsageError(f"--out {args.out} is a folder; name a file for the page")
+    source = report_page.gather()
+    for problem in source.problems:
         print(problem, file=sys.stderr)
-    if not rows:
+    if not source.rows:
         raise DataError(f"There are no records in {paths.output() / 'records'}; `make run` measures.")
     if args.json:
-        print(json.dumps([row.to_dict() for row in rows], indent=2))
+        print(json.dumps([row.to_dict() for row in source.rows], indent=2))
+    else:
+        _print_closing_table(source.rows)
+    lacking = report_page.missing()
+    if lacking and args.out is None:  # a container: the table is all that it promises
+        print(f"no page without {' and '.join(lacking)}: pip install {' '.join(lacking)}", file=sys.stderr)
         return 0
+    page = report_page.write(args.out or paths.output() / "report.html", source)
+    print(f"page: {page}", file=sys.stderr if args.json else sys.stdout)
+    return 0
+
+
+def _print_closing_table(rows: Sequence[Record]) -> None:
+    """One table for each precision, the networks as rows."""
     machines = {(row.machine or {}).get("cpu", "unknown machine"): (row.machine or {}).get("cores") for row in rows}
     print("measured on " + ", ".join(f"{cpu} ({cores} cores)" if cores else cpu for cpu, cores in machines.items()))
     for precision in dict.fromkeys(row.precision for row in rows):
         print(f"\n{precision}")
         print(records.align(benchmark.comparison(rows, precision)))
     print(f"\nexecuted notebooks, pictures and records: {paths.output()}")
-    return 0
 
 
 # -- steps that verbs share ----------------------------------------------------------------------------------------
@@ -582,7 +599,10 @@ def _backend(args: argparse.Namespace) -> Backend:
     if args.backend == "magicmind":
         # Calibration needs a card too; and MagicMind itself puts what normalises in front of the float32 export.
         options.update(device_id=args.device_id, uint8_input=args.input_type == "uint8")
-    return backends.get(args.backend, **options)
+    backend = backends.get(args.backend, **options)
+    if args.backend != "magicmind":
+        only_cpu(args.backend, args.device_id)
+    return backend
 
 
 def _refuse_simulated(args: argparse.Namespace) -> None:

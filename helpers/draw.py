@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from helpers.benchmark import Comparison, Cost, EndToEndTiming, NetworkTiming
     from helpers.export import CheckRow
     from helpers.preprocess import ResizeTransform
-    from helpers.sensitivity import LayerRow
+    from helpers.sensitivity import CountRow, LayerRow
     from helpers.zoo import Network
 
 # Okabe and Ito (2008), "Color Universal Design", RGB; yellow last, it is the weakest on light ground.
@@ -192,7 +192,9 @@ def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
         import matplotlib
 
         with matplotlib.rc_context(_STYLE):
-            return draw(*args, **kwargs)
+            fig = draw(*args, **kwargs)
+        fig.set_label(draw.__doc__.splitlines()[0])  # for `save`
+        return fig
 
     return wrapper
 
@@ -210,10 +212,26 @@ def _heading(fig: Figure, title: str) -> None:
 
 
 def save(fig: Figure, path: str | Path, dpi: int = 110) -> Path:
-    """Writes a figure as PNG, complete or not at all, and returns the path."""
+    """Writes a figure as PNG, complete or not at all, and returns the path.
+
+    The PNG's own `Title` and `Description` say what is drawn and how to read it: `helpers.report` puts them under it.
+    """
+    described = {"Title": _title(fig), "Description": fig.get_label()}
     with atomic_write(path) as unfinished:
-        fig.savefig(unfinished, dpi=dpi, format="png", bbox_inches="tight", pad_inches=0.12)
+        fig.savefig(
+            unfinished,
+            dpi=dpi,
+            format="png",
+            bbox_inches="tight",
+            pad_inches=0.12,
+            metadata=described,
+        )
     return Path(path)
+
+
+def _title(fig: Figure) -> str:
+    """What stands above a figure: its own heading, or the title of its only axes."""
+    return fig.texts[0].get_text() if fig.texts else fig.axes[0].get_title(loc="left")
 
 
 @_styled
@@ -596,17 +614,21 @@ def steps_figure(image: np.ndarray, steps: Steps, transform: ResizeTransform, ti
 
 def _show_people(ax: Axes, image: np.ndarray, steps: Steps, people: np.ndarray, transform: ResizeTransform) -> None:
     """People at some step, (P, 17, 3 + S): the likely ones in colour, the others thin and grey, on a faded picture."""
+    from matplotlib.collections import LineCollection
+
     points = to_image(people, transform)
     _show(ax, _faded(image))
     likely = steps.poses.scores >= PERSON_THRESHOLD
-    colours = iter(_per_person(int(likely.sum())))
-    for person, sure in zip(points, likely):
-        style = (
-            {"color": next(colours), "lw": 2.2, "ms": 4, "zorder": 3} if sure else {"color": QUIET, "lw": 0.7, "ms": 2}
-        )
-        for a, b in SKELETON:
-            if person[a, 2] > 0 and person[b, 2] > 0:
-                ax.plot(*person[[a, b], :2].T, marker="o", **style)
+    colours = np.full(len(points), QUIET, object)
+    colours[likely] = _per_person(int(likely.sum()))
+    bones = np.array(SKELETON)
+    for chosen, width, dot in ((~likely, 0.7, 2), (likely, 2.2, 18)):
+        person, bone = np.nonzero((points[chosen][:, bones, 2] > 0).all(axis=2))
+        ends = points[chosen][person[:, None], bones[bone], :2]
+        ax.add_collection(LineCollection(ends, colors=list(colours[chosen][person]), linewidths=width, zorder=2))
+        person, joint = np.nonzero(points[chosen][..., 2] > 0)
+        places = points[chosen][person, joint, :2]
+        ax.scatter(*places.T, s=dot, color=list(colours[chosen][person]), zorder=2)
 
 
 def _show_adjusted(ax: Axes, steps: Steps, reach: int = 3) -> None:
@@ -736,6 +758,34 @@ def sensitivity_figure(rows: Sequence[LayerRow], most: int = 15, title: str = ""
     ax.legend(loc="upper right", fontsize=9)
     ax.set_xlim(0, 1.25 * ax.dataLim.xmax)
     ax.set_title(title)
+    return fig
+
+
+@_styled
+def count_figure(rows: Sequence[CountRow], title: str = "") -> Figure:
+    """What calibrating with few and with many pictures gives: a dot per draw, so that luck shows.
+
+    Args:
+        rows: from `helpers.sensitivity.by_count`.
+        title: what to see.
+    """
+    counts = list(dict.fromkeys(row.count for row in rows))
+    at = [counts.index(row.count) for row in rows]
+    fig, axes = _figure(9, 3.4, 1, 2)
+    for shift_, name, colour in ((-0.12, "heatmaps", ACCENT), (0.12, "tags", "#E69F00")):
+        places = [place + shift_ for place in at]
+        axes[0, 0].scatter(places, [getattr(row, f"{name}_db") for row in rows], s=42, color=colour, label=name)
+    axes[0, 0].set_title("signal-to-noise of the output, decibels", fontweight="normal", fontsize=10)
+    axes[0, 0].legend(loc="best", fontsize=9)
+    axes[0, 0].margins(y=0.25)
+    axes[0, 1].scatter(at, [row.narrowest for row in rows], s=42, color="#009E73")
+    axes[0, 1].set_title("narrowest range of a tensor / that of all pictures", fontweight="normal", fontsize=10)
+    axes[0, 1].set_ylim(0, 1.08)
+    for ax in axes.flat:
+        ax.set_xticks(range(len(counts)), counts)
+        ax.set_xlim(-0.5, len(counts) - 0.5)
+        ax.set_xlabel("pictures calibrated with")
+    _heading(fig, title)
     return fig
 
 

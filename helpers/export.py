@@ -13,6 +13,7 @@ take bytes instead of floats (`input_type="uint8"`); normalisation is in the gra
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import importlib.util
@@ -198,6 +199,24 @@ def read_checks(path: str | os.PathLike[str]) -> list[CheckRow]:
         ]
     except (KeyError, TypeError) as error:
         raise DataError(f"{paths.sidecar(path)} is damaged; export {Path(path).name} again.") from error
+
+
+def operators(path: str | os.PathLike[str]) -> dict[str, int]:
+    """How many operators of each kind an ONNX file has, the most frequent first.
+
+    Args:
+        path: the file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    import onnx
+
+    try:
+        document = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # what protobuf makes of damaged bytes has several types
+        raise DataError(f"{path} cannot be read as ONNX; export it again ({_first_line(error)}).") from error
+    return dict(collections.Counter(node.op_type for node in document.graph.node).most_common())
 
 
 def verify(

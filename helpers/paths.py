@@ -23,6 +23,7 @@ from typing import Any, Iterator, Mapping
 
 from helpers.errors import DataError, UsageError
 
+_SHOWN = 160  # characters of a fact in a table
 WEIGHTS = ("demo", "official", "random")  # or the path of a checkpoint
 
 
@@ -198,6 +199,19 @@ def read_sidecar(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise DataError(f"{sidecar(path)} is damaged; make {Path(path).name} again.")
     return document
+
+
+def readable_sidecar(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The sidecar as text, to be looked at: long values are cut, and those that do not apply say so.
+
+    Args:
+        path: the made file.
+
+    Raises:
+        DataError: as `read_sidecar`.
+    """
+    text = {key: "none needed" if value is None else str(value) for key, value in read_sidecar(path).items()}
+    return {key: value if len(value) <= _SHOWN else f"{value[:_SHOWN]} ..." for key, value in text.items()}
 
 
 def is_current(path: Path, decides: Mapping[str, Any]) -> bool:

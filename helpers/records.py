@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import platform
 import re
@@ -41,6 +42,7 @@ _PACKAGES = (
 )
 # What decides how fast a CPU computes in low precision.
 _CPU_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm")
+_NO_FLIP = " without flip test"  # the end of such a record's `dataset`
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Record:
     Attributes:
         model, weights: name of the network and tag of its weights.
         backend, precision: what ran it, and how.
+        calibration: what a qint precision learnt its ranges from, such as `32 pictures, minmax`.
         input_type: what the network takes, one of `zoo.INPUT_TYPES`.
         batch_size: pictures in one run of the network.
         input_shape: (N, 3, H, W), for uint8 input (N, H, W, 3), if it was the same for all runs.
@@ -106,6 +109,7 @@ class Record:
     weights: str
     backend: str
     precision: str
+    calibration: str | None = None
     input_type: str | None = None
     batch_size: int | None = None
     input_shape: Sequence[int] | None = None
@@ -149,13 +153,17 @@ class Record:
         """Reads what `to_json` wrote.
 
         Raises:
-            DataError: it is no JSON, lacks one of the first four fields, or has fields that a record does not.
+            DataError: it is no JSON, lacks one of the first four fields, has fields that a record does not, or a
+                field holds something of another type or a figure that is not finite.
         """
         try:
             fields = json.loads(text)
             if "latency_ms" in fields:
                 fields["latency_ms"] = Latency(**fields["latency_ms"])
-            return cls(**fields)
+                _check_types(fields["latency_ms"])
+            record = cls(**fields)
+            _check_types(record)
+            return record
         except (ValueError, TypeError) as error:
             raise DataError(f"This is no record: {error}.") from error
 
@@ -163,6 +171,11 @@ class Record:
     def simulated(self) -> bool:
         """Whether a double of a card made it (`backends.magicmind`): its accuracy is one, and it has no times."""
         return self.backend.endswith("-simulated")
+
+    @property
+    def flip_test(self) -> bool:
+        """Whether the accuracy is that of the flip test."""
+        return not (self.dataset or "").endswith(_NO_FLIP)
 
     @property
     def name(self) -> str:
@@ -217,6 +230,16 @@ def load_all(folder: str | os.PathLike[str] | None = None) -> tuple[list[Record]
         except (DataError, OSError, UnicodeDecodeError) as error:
             problems.append(f"{path} was skipped: {error}")
     return records, problems
+
+
+def without_flip(dataset: str) -> str:
+    """The name of a dataset, whatever `scored_on` added."""
+    return dataset[: -len(_NO_FLIP)] if dataset.endswith(_NO_FLIP) else dataset
+
+
+def scored_on(dataset: str, flip_test: bool) -> str:
+    """What a record says it was scored on, so that accuracies with and without the flip test stand side by side."""
+    return dataset if flip_test else dataset + _NO_FLIP
 
 
 def align(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -297,6 +320,27 @@ def _text(value: Any) -> str:
 
 def _folder(folder: str | os.PathLike[str] | None) -> Path:
     return paths.output() / "records" if folder is None else Path(folder)
+
+
+def _check_types(document: Record | Latency) -> None:
+    """Raises a TypeError that names the first field with a value of another type than it is annotated with."""
+    for field in dataclasses.fields(document):
+        value = getattr(document, field.name)
+        absent = value is None and "None" in field.type
+        if not absent and not _fits(value, field.type):
+            raise TypeError(f"{field.name} is {str(value)[:60]!r}")
+
+
+# What a field of that annotation holds when it comes from JSON.
+_KINDS = {"str": str, "int": int, "float": (int, float), "Sequence": list, "Mapping": dict, "Latency": Latency}
+
+
+def _fits(value: Any, annotation: str) -> bool:
+    if not isinstance(value, _KINDS[re.match(r"\w+", annotation).group()]) or isinstance(value, bool):
+        return False
+    if annotation.startswith("Mapping[str, float]"):
+        return all(_fits(item, "float") for item in value.values())
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _without_none(value: Any) -> Any:

@@ -49,7 +49,7 @@ STRIDE = 32  # height and width of an input must be multiples of the deepest fea
 SCALE = 4  # an output is a quarter of the input in height and width
 
 _LAYOUTS = {"float32": "(N, 3, H, W)", "uint8": "(N, H, W, 3)"}  # of a batch, by input type
-_FORMAT = 1  # to be counted up when builds change in a way that nothing else in the sidecar shows
+_FORMAT = 2  # to be counted up when builds change in a way that nothing else in the sidecar shows
 
 
 @dataclass(frozen=True)

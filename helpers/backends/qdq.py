@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # Activations and weights, by the first part of a precision's name, as onnxruntime.quantization calls them.
 _TYPES = {"qint8": ("QUInt8", "QInt8"), "qint16": ("QUInt16", "QInt16")}
-_OPERATORS = ("Add", "Clip", "Conv", "ConvTranspose", "MaxPool", "Relu", "Resize")
+_OPERATORS = ("Add", "Clip", "Conv", "MaxPool", "Relu", "Resize")
 _ACTIVATIONS = ("Clip", "Relu")
 _COMPUTING = (*_OPERATORS, "Concat", "Mul", "Sub")  # the others only move values about
 _OPSET = 17
@@ -61,9 +61,9 @@ def write(onnx_path: Path, spec: BuildSpec, calibration: Calibration | None, out
 def load(path: Path) -> onnx.ModelProto:
     """An exported network with the shapes of all tensors, which rounding needs to know.
 
-    One of an opset that has no scale per channel yet (MagicMind's, 11) is brought up to 17, and the normalisation after
-    its deconvolutions becomes part of them, as in a card's kernels: before it, channels differ too much in range to
-    share a scale.
+    One of an opset that has no scale per channel yet (MagicMind's, 11) is brought up to 17. The normalisation after its
+    deconvolutions becomes part of them, since before it channels differ too much in range to share a scale, and they
+    become convolutions, as in the opset 17 file: the same layers are rounded in both.
 
     Raises:
         DataError: it is no ONNX file, or onnx is not installed.
@@ -77,7 +77,8 @@ def load(path: Path) -> onnx.ModelProto:
     try:
         document = onnx.load(str(path))
         if document.opset_import[0].version < _OPSET:
-            document = _fold_norms(onnx.version_converter.convert_version(document, _OPSET))
+            document = onnx.version_converter.convert_version(document, _OPSET)
+            document = _without_deconvolutions(_fold_norms(document))
         return onnx.shape_inference.infer_shapes(_without_zeros(document))
     except Exception as error:  # protobuf and ONNX have a dozen kinds, without a common ancestor
         raise DataError(f"{path} is no readable ONNX file: {_first_line(error)}; export it again.") from error
@@ -143,8 +144,61 @@ def ranges(document: onnx.ModelProto, calibration: Calibration | None, precision
             collector.collect(tensors)
             _bound(getattr(collector, "histogram_dict", {}))
         found = collector.compute_collection_result()
-    replaced = {before: after for before, after in _replaced(document).items() if after in found}
-    return TensorsData(kind, {**found, **{before: found[after] for before, after in replaced.items()}})
+    return TensorsData(kind, _with_replaced(document, found))
+
+
+def extremes(document: onnx.ModelProto, batches: Iterable[np.ndarray]) -> list[dict[str, tuple[float, float]]]:
+    """The smallest and largest value of every tensor that is to be rounded, for each picture by itself.
+
+    Args:
+        document: from `load`.
+        batches: (1, 3, h, w) float32 each.
+
+    Returns:
+        Per picture, name -> (lowest, highest).
+
+    Raises:
+        DataError: as `activations`.
+    """
+    return [
+        {name: (values.min(), values.max()) for name, values in tensors.items()}
+        for tensors in activations(document, batches)
+    ]
+
+
+def spanning(document: onnx.ModelProto, pictures: Sequence[dict[str, tuple[float, float]]]) -> TensorsData:
+    """What `ranges` finds by minmax on these pictures, without running any again.
+
+    Args:
+        document: from `load`.
+        pictures: some of what `extremes` gave, one at least.
+    """
+    from onnxruntime.quantization import CalibrationMethod
+    from onnxruntime.quantization.calibrate import TensorsData
+
+    found = {
+        name: (min(each[name][0] for each in pictures), max(each[name][1] for each in pictures)) for name in pictures[0]
+    }
+    return TensorsData(CalibrationMethod.MinMax, _with_replaced(document, found))
+
+
+def step(low: float, high: float, bits: int = 8) -> tuple[float, int]:
+    """How an unsigned tensor is rounded whose values lie between two: as ONNX Runtime's quantiser does it.
+
+    A value x becomes q = round(x / scale) + zero point, kept from 0 to 2**bits - 1, and is read as
+    scale * (q - zero point). The range is widened to hold 0, which then is a step of its own: padding and what a ReLU
+    cuts off stay exactly 0.
+
+    Args:
+        low, high: the range, `low < high`.
+        bits: of the whole numbers.
+
+    Returns:
+        (scale, zero point): the width of a step, and the whole number that means 0.
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = (high - low) / (2**bits - 1)
+    return scale, round(-low / scale)
 
 
 def activations(document: onnx.ModelProto, batches: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
@@ -210,6 +264,12 @@ def histograms(
         low, high = (float(v) for v in chosen[gives[name]].range_value)
         found[name] = counts[name], np.linspace(*ends[name], bins + 1), low, high
     return found
+
+
+def _with_replaced(document: onnx.ModelProto, found: dict[str, Any]) -> dict[str, Any]:
+    """The same by name, also for the tensors that an activation replaces by one of these."""
+    replaced = {before: after for before, after in _replaced(document).items() if after in found}
+    return {**found, **{before: found[after] for before, after in replaced.items()}}
 
 
 def _as_minmax(calibration: Calibration) -> Calibration:
@@ -447,6 +507,55 @@ def _fold_norms(document: onnx.ModelProto) -> onnx.ModelProto:
         layer.input[:] = [layer.input[0], f"{layer.name}.kernel", f"{layer.name}.bias"]
         layer.output[0] = norm.output[0]
         graph.node.remove(norm)
+    return document
+
+
+def _without_deconvolutions(document: onnx.ModelProto) -> onnx.ModelProto:
+    """`network.without_deconvolutions` for a graph: convolution, ReLU, interleaving; changes the document in place.
+
+    Raises:
+        ValueError: a deconvolution that no official network has: other sizes, or no ReLU after it.
+    """
+    from onnx import helper, numpy_helper
+
+    graph = document.graph
+    weights = {weight.name: weight for weight in graph.initializer}
+    steps = {"starts": [1, 1], "ends": [-1, -1], "axes": [2, 3]}
+    taps = np.array([[2, 0], [3, 1]])  # of the kernel: [phase, input t - 1 or t], see `network._convolution_of`
+    for layer in [node for node in graph.node if node.op_type == "ConvTranspose"]:
+        sizes = {each.name: list(each.ints) for each in layer.attribute if each.ints}
+        if (sizes["kernel_shape"], sizes["strides"], sizes["pads"]) != ([4, 4], [2, 2], [1, 1, 1, 1]):
+            raise ValueError(f"the deconvolution {layer.name} has sizes {sizes}")
+        (activation,) = (node for node in graph.node if layer.output[0] in node.input)
+        if activation.op_type != "Relu":
+            raise ValueError(f"after the deconvolution {layer.name} comes no ReLU but {activation.op_type}")
+        kernel, bias = (numpy_helper.to_array(weights[name]) for name in layer.input[1:])
+        kernel = kernel[:, :, taps][..., taps]  # (C, C', row phase, row input, column phase, column input)
+        kernel = kernel.transpose(1, 2, 4, 0, 3, 5).reshape(-1, kernel.shape[0], 2, 2)
+        constants = {"phases": kernel, "phases_bias": bias.repeat(4), **{k: np.array(v) for k, v in steps.items()}}
+        names = {key: f"{layer.name}.{key}" for key in constants}
+        graph.initializer.extend(
+            numpy_helper.from_array(np.ascontiguousarray(value), names[key]) for key, value in constants.items()
+        )
+        end, whole, inner = activation.output[0], f"{layer.name}.whole", f"{layer.name}.inner"
+        activation.output[0] = inner
+        made = [
+            helper.make_node(
+                "Conv",
+                [layer.input[0], names["phases"], names["phases_bias"]],
+                [layer.output[0]],
+                layer.name,
+                kernel_shape=[2, 2],
+                pads=[1, 1, 1, 1],
+            ),
+            activation,
+            helper.make_node("DepthToSpace", [inner], [whole], f"{layer.name}.interleave", blocksize=2, mode="CRD"),
+            helper.make_node("Slice", [whole, *(names[key] for key in steps)], [end], f"{layer.name}.crop"),
+        ]
+        at = list(graph.node).index(layer)
+        rest = [node for node in graph.node if node not in (layer, activation)]
+        del graph.node[:]
+        graph.node.extend([*rest[:at], *made, *rest[at:]])
     used = {name for node in graph.node for name in node.input}
     kept = [weight for weight in graph.initializer if weight.name in used]
     del graph.initializer[:]

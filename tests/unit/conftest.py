@@ -163,6 +163,22 @@ def demo_built(tmp_path_factory):
         return backends.get("onnxruntime").build(exported, backends.BuildSpec())
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, demo_built):
+    """Models and output in a temporary place; the demo network is exported and built there already.
+
+    Exports are checked at one small size only: that is not what is tested with it.
+    """
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODEL_PATH", str(demo_built.parents[2]))
+        patch.setattr(paths, "output", lambda: home / "output")
+        patch.setattr("helpers.export.CHECK_SHAPES", [(128, 192)])
+        checks = {**export.export.__kwdefaults__, "shapes": [(128, 192)], "batches": [1]}
+        patch.setattr(export.export, "__kwdefaults__", checks)
+        yield home
+
+
 @pytest.fixture(scope="session")
 def demo_built_uint8(demo_built):
     """The same as `demo_built`, in the same folder, but taking bytes."""

@@ -29,6 +29,13 @@ def test_measure_needs_both_enough_runs_and_enough_seconds():
     assert len(samples) > 1
 
 
+def test_measuring_costs_little_however_quick_the_call():
+    start = time.perf_counter()
+    samples = benchmark.measure(lambda: None, min_runs=1, min_seconds=0.02)
+    assert len(samples) > 10_000
+    assert time.perf_counter() - start < 50 * samples.sum(), "adding them all up after each takes hundreds of times"
+
+
 def test_network_only_counts_a_batch_as_its_pictures(demo_engine):
     timing = benchmark.network_only(demo_engine, batch_size=2, height=128, width=192, min_runs=3, min_seconds=0)
     assert timing.input_shape == (2, 3, 128, 192)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from helpers import export, paths
+from helpers import paths
 from helpers.cli import main
 from helpers.dataset import CocoDataset
 from helpers.evaluate import STAT_NAMES
@@ -19,18 +19,7 @@ from helpers.evaluate import STAT_NAMES
 PICTURE = str(paths.demo_data() / "val2017" / "000000020014.jpg")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def home(tmp_path_factory, demo_built):
-    """Models and output in a temporary place; the demo engine is built there already."""
-    home = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MODEL_PATH", str(demo_built.parents[2]))
-        patch.setattr(paths, "output", lambda: home / "output")
-        # The session's export was checked at one small size; that is not what is tested here.
-        patch.setattr("helpers.export.CHECK_SHAPES", [(128, 192)])
-        usual = export.export.__kwdefaults__
-        patch.setattr(export.export, "__kwdefaults__", {**usual, "shapes": [(128, 192)], "batches": [1]})
-        yield home
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def files(folder) -> set:
@@ -65,12 +54,14 @@ def fails(capsys, status: int, *argv: str) -> str:
         (["eval", "--image-num", "0"], "--image-num"),
         (["eval", "--image-num", "100000"], "256"),
         (["eval", "--batch-size", "-3"], "--batch-size"),
-        (["eval", "--dynamic-shape", "maybe"], "true or false"),
+        (["build", "--dynamic-shape", "maybe"], "true or false"),
         (["eval", "--device-id", "1"], "device 1"),
         (["infer", PICTURE, "--input-type", "int8"], "--input-type"),
         (["export", "--opset", "12"], "--opset"),
         (["infer"], "images"),
-        (["eval", "--dynamic-shape", "false"], "differ in shape"),
+        (["eval", "--dynamic-shape", "false"], "unrecognized arguments: --dynamic-shape"),
+        (["build", "--device-id", "3"], "there is no device 3"),
+        (["build", "--device-id", "3", "--backend", "openvino"], "there is no device 3"),
         (["eval", "--out", "."], "folder"),
         (["infer", PICTURE, "--out", PICTURE], "is a file"),
         (["infer", PICTURE.replace(".jpg", ".png"), "--out", str(paths.demo_data() / "val2017")], "overwrite"),

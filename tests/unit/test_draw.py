@@ -12,7 +12,7 @@ from helpers.dataset import People
 from helpers.decode import Poses, align_maps, decode_steps
 from helpers.export import CheckRow, Difference
 from helpers.preprocess import resize_align
-from helpers.sensitivity import LayerRow
+from helpers.sensitivity import CountRow, LayerRow
 from helpers.zoo import NETWORKS
 
 
@@ -121,6 +121,7 @@ def figures(image):
         "trade": lambda: draw.trade_figure([{"label": "a", "ms": 5.0, "ap": 0.5, "low": 0.4, "high": 0.6}]),
         "histograms": lambda: draw.histogram_figure({"/a/b/Conv": (np.arange(9), np.arange(10.0), 0.0, 9.0)}),
         "sensitivity": lambda: draw.sensitivity_figure([LayerRow("/a/b/Conv", 20.0, 30.0)] * 3),
+        "counts": lambda: draw.count_figure([CountRow(1, 0.5, 30.0, 29.0), CountRow(32, 1.0, 31.0, 30.0)]),
         "published": lambda: draw.published_figure(NETWORKS.values()),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from helpers import backends, export, network, paths
 from helpers.errors import DataError, UsageError
 
-SMALL = {"shapes": [(64, 96)], "batches": [1]}
+SMALL = {"shapes": [(128, 192)], "batches": [2]}  # as those of `exported`
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +25,19 @@ def mobilenet():
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "folder" / "net.onnx"
+
+
+@pytest.fixture
+def done(exported, out):
+    """An export of the session, opset 17, as if it had been written to `out`."""
+    return copied(exported[17], out)
+
+
+def copied(source, target):
+    target.parent.mkdir()
+    shutil.copy2(source, target)
+    shutil.copy2(paths.sidecar(source), paths.sidecar(target))
+    return target
 
 
 def test_the_full_check_passes(exported, mobilenet):
@@ -47,6 +61,16 @@ def test_graph_is_as_promised(exported, opset):
     operators = [node.op_type for node in graph.graph.node]
     three = 3 if opset == 11 else 0
     assert [operators.count(kind) for kind in ("ConvTranspose", "BatchNormalization")] == [three, three]
+
+
+def test_operators_are_counted(exported, tmp_path):
+    found = export.operators(exported[11])
+    assert (found["Conv"], found["ConvTranspose"]) == (54, 3)
+    assert sum(found.values()) == len(onnx.load(str(exported[11])).graph.node)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    (tmp_path / "bad.onnx").write_bytes(b"no graph")
+    with pytest.raises(DataError, match=r"bad\.onnx cannot be read as ONNX; export it again"):
+        export.operators(tmp_path / "bad.onnx")
 
 
 @pytest.mark.parametrize("opset", export.OPSETS)
@@ -111,37 +135,37 @@ def test_flat_rows_for_tables(exported):
     json.dumps(row)
 
 
-def test_export_is_repeated_only_when_needed(out, tmp_path):
+def test_export_is_repeated_only_when_needed(done):
     def run(**options):
-        export.export("MobileNetv2", "random", 17, out, **{**SMALL, **options})
-        return out.stat().st_mtime_ns
+        export.export("MobileNetv2", "random", 17, done, **{**SMALL, **options})
+        return done.stat().st_mtime_ns
 
-    first = run()
+    first = done.stat().st_mtime_ns
     assert run() == first
     larger = run(batches=[1, 2])  # a check that was not made
     assert larger > first
     assert run() == larger
-    out.write_bytes(out.read_bytes()[:-1])
+    done.write_bytes(done.read_bytes()[:-1])
     repaired = run()
     assert repaired > larger
-    facts = json.loads(paths.sidecar(out).read_text())
+    facts = json.loads(paths.sidecar(done).read_text())
     facts["versions"]["torch"] = "1.0"
-    paths.sidecar(out).write_text(json.dumps(facts))
+    paths.sidecar(done).write_text(json.dumps(facts))
     assert run() > repaired
 
 
-def test_a_file_for_floats_is_not_taken_for_one_for_bytes(out):
+def test_a_file_for_floats_is_not_taken_for_one_for_bytes(done):
     def run(input_type):
-        export.export("MobileNetv2", "random", 17, out, **SMALL, input_type=input_type)
-        return out.stat().st_mtime_ns
+        export.export("MobileNetv2", "random", 17, done, **SMALL, input_type=input_type)
+        return done.stat().st_mtime_ns
 
     floats = run("float32")
     as_bytes = run("uint8")
     assert as_bytes > floats
     assert run("uint8") == as_bytes
-    facts = json.loads(paths.sidecar(out).read_text())
+    facts = json.loads(paths.sidecar(done).read_text())
     del facts["input_type"]  # as sidecars were before there was a choice
-    paths.sidecar(out).write_text(json.dumps(facts))
+    paths.sidecar(done).write_text(json.dumps(facts))
     assert run("float32") > as_bytes
 
 
@@ -151,12 +175,11 @@ def test_both_input_types_live_side_by_side(models):
 
 
 @pytest.mark.parametrize("checks", [None, [{"opset": 17}], "older format"])
-def test_damaged_checks_are_made_again(out, checks):
-    export.export("MobileNetv2", "random", 17, out, **SMALL)
-    facts = json.loads(paths.sidecar(out).read_text())
-    paths.sidecar(out).write_text(json.dumps({**facts, "checks": checks}))
-    export.export("MobileNetv2", "random", 17, out, **SMALL)
-    assert len(export.read_checks(out)) == 1
+def test_damaged_checks_are_made_again(done, checks):
+    facts = json.loads(paths.sidecar(done).read_text())
+    paths.sidecar(done).write_text(json.dumps({**facts, "checks": checks}))
+    export.export("MobileNetv2", "random", 17, done, **SMALL)
+    assert len(export.read_checks(done)) == 1
 
 
 def test_sidecar_follows_weights_that_were_moved(mobilenet, models, tmp_path):
@@ -192,8 +215,8 @@ def test_other_weights_are_another_file(mobilenet, models, tmp_path):
     assert first.parent.name.startswith("MobileNetv2_latest-")
 
 
-def test_force_exports_again(out):
-    export.export("MobileNetv2", "random", 11, out, **SMALL)
+def test_force_exports_again(exported, out):
+    copied(exported[11], out)
     before = out.stat().st_mtime_ns
     export.export("MobileNetv2", "random", 11, out, **SMALL, force=True)
     assert out.stat().st_mtime_ns > before
@@ -262,9 +285,8 @@ def test_failed_check_leaves_nothing(out, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
-def test_interrupted_export_leaves_what_was_there(out, monkeypatch, error):
-    export.export("MobileNetv2", "random", 17, out, **SMALL)
-    before = {path: path.read_bytes() for path in out.parent.iterdir()}
+def test_interrupted_export_leaves_what_was_there(done, monkeypatch, error):
+    before = {path: path.read_bytes() for path in done.parent.iterdir()}
 
     def interrupt(path, *_):
         assert path.stat().st_size > 1e6  # it is written by then
@@ -272,8 +294,8 @@ def test_interrupted_export_leaves_what_was_there(out, monkeypatch, error):
 
     monkeypatch.setattr(export, "_check_graph", interrupt)
     with pytest.raises(error):
-        export.export("MobileNetv2", "random", 17, out, **SMALL, force=True)
-    assert {path: path.read_bytes() for path in out.parent.iterdir()} == before
+        export.export("MobileNetv2", "random", 17, done, **SMALL, force=True)
+    assert {path: path.read_bytes() for path in done.parent.iterdir()} == before
 
 
 def test_folder_that_cannot_be_written(tmp_path):

@@ -116,3 +116,15 @@ def test_sidecar_is_json_for_everybody(tmp_path):
     paths.write_sidecar(path, a=1)
     document = json.loads((tmp_path / "made.json").read_text())
     assert document == {"a": 1, "sha256": hashlib.sha256(b"content").hexdigest(), "bytes": 7}
+
+
+def test_a_readable_sidecar_has_no_none_and_no_endless_cells(tmp_path):
+    path = tmp_path / "made"
+    path.write_bytes(b"content")
+    paths.write_sidecar(path, precision="x", calibration=None, images=["0" * 64] * 32)
+    shown = paths.readable_sidecar(path)
+    assert list(shown) == list(paths.read_sidecar(path))
+    assert (shown["precision"], shown["calibration"], shown["bytes"]) == ("x", "none needed", "7")
+    assert shown["images"].startswith("['000")
+    assert shown["images"].endswith(" ...")
+    assert len(shown["images"]) < 200

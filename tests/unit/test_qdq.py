@@ -14,11 +14,12 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from onnxruntime.quantization.calibrate import EntropyCalibrater, MinMaxCalibrater, PercentileCalibrater
 
-from helpers import backends, network, paths, preprocess, sensitivity, zoo
+from helpers import backends, evaluate, network, paths, preprocess, sensitivity, zoo
 from helpers.backends import BuildSpec, qdq
 from helpers.calibration import CalibrationSet
 from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError
+from helpers.estimator import PoseEstimator
 from helpers.preprocess import read_image, resize_align, to_input
 
 ROUNDED = tuple(precision for precision in zoo.PRECISIONS if precision != "force_float32")
@@ -171,15 +172,35 @@ def test_floats_turn_back_into_the_bytes_they_came_from():
 
 
 def test_opset_11_serves_too(exported):
-    """As a card's simulation needs it: deconvolutions are rounded as well."""
+    """As a card's simulation needs it: rounded where the opset 17 file is, deconvolutions as convolutions."""
     document = qdq.load(exported[11])
     images = [network.picture_like(1, 128, 128, seed=9)]
     wanted = qdq.outputs(onnx.load(str(exported[11])), images)
     np.testing.assert_allclose(qdq.outputs(document, images)[0], wanted[0], atol=1e-3)
-    assert "BatchNormalization" not in [node.op_type for node in document.graph.node]
+    assert not {"BatchNormalization", "ConvTranspose"} & {node.op_type for node in document.graph.node}
+    assert len(qdq.layers(document)) == len(qdq.layers(qdq.load(exported[17])))
     rounded = qdq.quantise(document, INT8, qdq.ranges(document, Small(1), "qint8"))
     assert qdq.outputs(rounded, images)[0].shape == wanted[0].shape
     assert len(rounded.SerializeToString()) < 0.28 * exported[11].stat().st_size
+
+
+@pytest.mark.parametrize("kernel, after, said", [(2, "Relu", "has sizes"), (4, "Sigmoid", "comes no ReLU")])
+def test_deconvolutions_of_other_networks_are_refused(tmp_path, kernel, after, said):
+    """Rather than rounded as something else."""
+    node = onnx.helper.make_node
+    ends = [onnx.helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 3, "h", "w"]) for n in ("input", "output")]
+    sizes = {"kernel_shape": [kernel, kernel], "strides": [2, 2], "pads": [kernel // 2 - 1] * 4}
+    nodes = [
+        node("ConvTranspose", ["input", "weight", "bias"], ["made"], "up", **sizes),
+        node(after, ["made"], ["output"], "after"),
+    ]
+    weights = {"weight": np.ones((3, 3, kernel, kernel), np.float32), "bias": np.zeros(3, np.float32)}
+    weights = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    graph = onnx.helper.make_graph(nodes, "graph", ends[:1], ends[1:], weights)
+    path = tmp_path / "a.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 11)], ir_version=6), str(path))
+    with pytest.raises(DataError, match=said):
+        qdq.load(path)
 
 
 def test_additions_of_zero_go(tmp_path):
@@ -358,6 +379,25 @@ def test_rank_finds_the_layer_that_suffers(exported, monkeypatch):
     assert by_name[some[-1]].tags_db < by_name[some[-1]].heatmaps_db
 
 
+def test_leaving_a_layer_out_gives_ap_back(demo, document, models):
+    """Against builds of its own, one by one."""
+    dataset = CocoDataset(paths.demo_data(), "calib2017")
+    dataset.image_ids = dataset.sample(4, seed=3)
+    names = qdq.layers(document)[:1] + qdq._last_layers(document)[:1]
+    spec = dataclasses.replace(INT8, float_layers=())
+    gains = sensitivity.leave_one_out(demo, spec, Small(1), dataset, names)
+    assert list(gains.values()) == sorted(gains.values(), reverse=True)
+    ort = backends.get("onnxruntime")
+    ap = {}
+    for left in ((), *((name,) for name in names)):
+        built = ort.build(demo, dataclasses.replace(INT8, float_layers=left), Small(1))
+        with ort.load(built) as engine:
+            run = evaluate.run(PoseEstimator(engine), dataset, dataset.image_ids)
+        ap[left] = run.stats.numbers["AP"]
+    assert gains == {name: ap[name,] - ap[()] for name in names}
+    assert any(gains.values())
+
+
 def test_signal_to_noise():
     wanted = np.ones((1, 34, 2, 2), np.float32)
     found = wanted.copy()
@@ -365,3 +405,60 @@ def test_signal_to_noise():
     heatmaps, tags = sensitivity.signal_to_noise([found], [wanted])
     assert heatmaps == pytest.approx(20, abs=1e-3)
     assert tags == float("inf")
+
+
+def test_agreement_is_a_part_of_a_row():
+    wanted = np.ones((34, 2, 2), np.float32)
+    found = wanted.copy()
+    found[17:] += 0.1
+    assert sensitivity.agreement(found, wanted) == {"heatmaps dB": float("inf"), "tags dB": 20.0}
+
+
+def test_rank_spreads_over_the_network(exported, monkeypatch):
+    monkeypatch.setattr(sensitivity, "_PICTURES", 1)
+    rows = sensitivity.rank(exported[17], "qint8_mixed_float32", Small(1), most=2)
+    names = qdq.layers(qdq.load(exported[17]))
+    assert {row.layer for row in rows} == {names[0], names[-1]}
+    with pytest.raises(UsageError, match="must be 1 or more, not 0"):
+        sensitivity.rank(exported[17], "qint8_mixed_float32", Small(1), most=0)
+
+
+def test_ranges_of_some_pictures_are_those_of_a_calibration_with_them(exported):
+    document = qdq.load(exported[17])
+    pictures = qdq.extremes(document, Small(2).batches())
+    assert len(pictures) == 2
+    both, wanted = qdq.spanning(document, pictures), qdq.ranges(document, Small(2), INT8.precision)
+    one = qdq.spanning(document, pictures[:1])
+    assert set(both) == set(wanted)
+    assert [both[name].range_value for name in both] == [wanted[name].range_value for name in both]
+    assert any(one[name].range_value != both[name].range_value for name in both)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 6.0), (-1.0, 4.0), (0.5, 2.0), (-3.7, -0.1), (-0.11, 1.07)])
+def test_a_step_is_that_of_onnx_runtime(low, high):
+    from onnxruntime.quantization.quant_utils import compute_scale_zp
+
+    zero, scale = compute_scale_zp(np.float32(low), np.float32(high), np.array(0), np.array(255))
+    assert qdq.step(low, high) == (pytest.approx(float(scale), rel=1e-6), int(zero))
+
+
+def test_steps_stand_for_zero_and_for_both_ends():
+    scale, zero = qdq.step(-1.0, 4.0)
+    assert scale * (zero - zero) == 0
+    assert scale * (0 - zero) == pytest.approx(-1.0, abs=scale / 2)
+    assert scale * (255 - zero) == pytest.approx(4.0, abs=scale / 2)
+    assert qdq.step(0.0, 1.0, bits=16)[0] == 1 / 65535
+
+
+def test_calibrating_with_few_pictures_and_with_many(exported, scored):
+    rows = sensitivity.by_count(exported[17], INT8.precision, Small(3), [1, 3, 9], scored[:1], draws=2)
+    assert [row.count for row in rows] == [1, 1, 3], "9 means all, which is done once"
+    assert rows[-1].narrowest == 1
+    assert all(0 <= row.narrowest < 1 for row in rows[:-1])
+    assert rows[0] != rows[1], "other pictures"
+    document = qdq.load(exported[17])
+    rounded = qdq.quantise(document, BuildSpec(INT8.precision), qdq.ranges(document, Small(3), INT8.precision))
+    same = sensitivity.signal_to_noise(qdq.outputs(rounded, scored[:1]), qdq.outputs(document, scored[:1]))
+    assert (rows[-1].heatmaps_db, rows[-1].tags_db) == same, "as a build with all of them"
+    with pytest.raises(UsageError, match="must be 1 or more"):
+        sensitivity.by_count(exported[17], INT8.precision, Small(1), [0], scored[:1])

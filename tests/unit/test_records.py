@@ -55,9 +55,9 @@ def test_latency():
 
 def test_fields_are_those_of_the_contract():
     contract = (
-        "model weights backend precision input_type batch_size input_shape dataset images ap ar coco_stats latency_ms "
-        "images_per_s whole_images_per_s stage_ms gflops gemm_gflops model_bytes build_s load_s peak_memory_mb "
-        "machine versions command when"
+        "model weights backend precision calibration input_type batch_size input_shape dataset images ap ar coco_stats "
+        "latency_ms images_per_s whole_images_per_s stage_ms gflops gemm_gflops model_bytes build_s load_s "
+        "peak_memory_mb machine versions command when"
     )
     assert [field.name for field in dataclasses.fields(Record)] == contract.split()
 
@@ -112,6 +112,11 @@ def test_broken_files_are_told_and_skipped(tmp_path):
         "lacks.json": '{"model": "HRNet"}',
         "other.json": '{"model": "", "weights": "", "backend": "", "precision": "", "fps": 3}',
         "latency.json": '{"model": "", "weights": "", "backend": "", "precision": "", "latency_ms": 3}',
+        "null.json": '{"model": null, "weights": "", "backend": "", "precision": ""}',
+        "text.json": '{"model": "", "weights": "", "backend": "", "precision": "", "ap": "high"}',
+        "nan.json": '{"model": "", "weights": "", "backend": "", "precision": "", "ap": NaN}',
+        "huge.json": '{"model": "", "weights": "", "backend": "", "precision": "", "stage_ms": {"load": 1e999}}',
+        "bool.json": '{"model": "", "weights": "", "backend": "", "precision": "", "images": true}',
     }
     for name, text in broken.items():
         (tmp_path / name).write_text(text)

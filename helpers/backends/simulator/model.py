@@ -194,20 +194,8 @@ def _compiled(network: Network, settings: dict[str, Any]) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "model"
         out.touch()
-        path = network._path
-        if spec.precision != "force_float32":
-            path = _upgraded(path, Path(folder) / "upgraded.onnx", ONNXRUNTIME.opset)
-        ONNXRUNTIME._build(path, spec, network._learnt, out)
+        ONNXRUNTIME._build(network._path, spec, network._learnt, out)
         return out.read_bytes()
-
-
-def _upgraded(path: Path, out: Path, opset: int) -> Path:
-    """The same network in the opset that the recipes expect: MagicMind's has no scales per channel."""
-    import onnx
-    from onnx import version_converter
-
-    onnx.save(version_converter.convert_version(onnx.load(str(path)), opset), str(out))
-    return out
 
 
 def _facts(network: Network, config: BuilderConfig) -> dict[str, Any]:
