@@ -2,8 +2,7 @@
 
 The rooms, in the order the data walks: `errors`, `zoo`, `paths`, `preprocess`, `network`, `export`, `backends`,
 `decode_numba`, `decode`, `estimator`, `dataset`, `calibration`, `evaluate`, `sensitivity`, `records`, `mm_run`,
-`benchmark`, `draw`, `video`, `explore`, `report`, `notebook`, `cli`. A room imports earlier rooms only. `network`,
+`benchmark`, `draw`, `report`, `video`, `explore`, `notebook`, `cli`. A room imports earlier rooms only. `network`,
 `export` and the `pytorch` backend need torch and mmpose; the rest runs on numpy, OpenCV and an engine, plus pycocotools
-to score, matplotlib for figures, ipywidgets for controls, jinja2 and pillow for the report's page, and onnx to
-quantise.
+to score, matplotlib for figures, jinja2 and pillow for the report's page, ipywidgets for controls and onnx to quantise.
 """
