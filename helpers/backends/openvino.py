@@ -74,7 +74,7 @@ class OpenVinoBackend(Backend):
     def _build(self, onnx_path: Path, spec: BuildSpec, calibration: Calibration | None, out: Path) -> None:
         import openvino
 
-        with tempfile.TemporaryDirectory(prefix=".part-", dir=str(out.parent)) as folder:
+        with tempfile.TemporaryDirectory(prefix=f"{out.name}-", dir=str(out.parent)) as folder:
             if spec.needs_calibration:
                 quantised = Path(folder) / "model.onnx"
                 # What is not rounded stays float32 in the file: the hint says what it is computed in.
