@@ -166,13 +166,31 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             with _alone_in(path.parent):
                 _remove_leftovers(path)
                 _lock(held.enter_context(part.open("xb")))
-            yield part
+            try:
+                yield part
+            except Exception:
+                try_disk(part)
+                raise
             part.replace(path)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}.") from error
     finally:
         with contextlib.suppress(OSError):  # it is gone when all went well
             part.unlink()
+
+
+def try_disk(part: Path, size: int = 1 << 16) -> None:
+    """Appends bytes to a file whose writer failed: libraries turn "no space left" into all sorts of errors.
+
+    Args:
+        part: the file, of no more use.
+        size: how many bytes, for a writer that has made room again by removing what it wrote.
+
+    Raises:
+        OSError: it cannot be written, and why.
+    """
+    with part.open("ab") as file:
+        file.write(bytes(size))
 
 
 def sidecar(path: str | os.PathLike[str]) -> Path:

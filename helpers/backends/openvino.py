@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from helpers import paths
 from helpers.backends import qdq
 from helpers.backends.base import Backend, BuildSpec, Engine, only_cpu, threads
 from helpers.errors import DataError
@@ -87,6 +88,7 @@ class OpenVinoBackend(Backend):
                     model.reshape(_fixed_shape(model, spec))
                 openvino.save_model(model, str(members[0]), compress_to_fp16=_HINTS[spec.precision] == "f16")
             except RuntimeError as error:
+                paths.try_disk(out, onnx_path.stat().st_size)  # OpenVINO removes what it could not complete
                 raise DataError(f"OpenVINO cannot convert {onnx_path}: {_last_line(error)}.") from error
             _pack(members, out)
 
