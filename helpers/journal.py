@@ -154,7 +154,7 @@ class Journal:
             {
                 "image_id": image_id,
                 "image_sha256": _digest(image),
-                "keypoints": poses.keypoints.reshape(len(poses), -1).tolist(),
+                "keypoints": poses.keypoints.tolist(),
                 "scores": poses.scores.tolist(),
                 "tags": poses.tags.tolist(),
                 "tag_count": poses.tags.shape[1],
