@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,22 +51,19 @@ class End:
 
 def run(home: Home, *argv: str, kill_after: float | None = None) -> End:
     """Runs `python -m helpers` with these arguments; kills it so many seconds after its start, if it is not over."""
-    home.output.mkdir(parents=True, exist_ok=True)
-    printed = [home.output / "stdout", home.output / "stderr"]
-    ready, begun = _FORKS.Pipe(duplex=False)
-    process = _FORKS.Process(target=_main, args=(home, argv, printed, begun))
-    process.start()
-    ready.recv()
-    start = time.perf_counter()
-    if kill_after is not None:
-        process.join(kill_after)
-        process.kill()
-    process.join(120)
-    seconds = time.perf_counter() - start
-    texts = [file.read_text(encoding="utf-8") for file in printed]
-    for file in printed:
-        file.unlink()
-    return End(process.exitcode, seconds, *texts)
+    with tempfile.TemporaryDirectory() as folder:
+        printed = [Path(folder) / "out", Path(folder) / "err"]
+        ready, begun = _FORKS.Pipe(duplex=False)
+        process = _FORKS.Process(target=_main, args=(home, argv, printed, begun))
+        process.start()
+        ready.recv()
+        start = time.perf_counter()
+        if kill_after is not None:
+            process.join(kill_after)
+            process.kill()
+        process.join(120)
+        seconds = time.perf_counter() - start
+        return End(process.exitcode, seconds, *(file.read_text(encoding="utf-8") for file in printed))
 
 
 def _main(home: Home, argv: tuple[str, ...], printed: list[Path], begun) -> None:
