@@ -9,6 +9,7 @@ import pickle
 from pathlib import Path
 
 import cv2
+import mmcv
 import mmpose
 import numpy as np
 import pytest
