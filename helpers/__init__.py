@@ -1,8 +1,8 @@
 """From an MMPose bottom-up checkpoint to poses on an MLU card or a CPU, one room per step.
 
-The rooms, in the order the data walks: `errors`, `zoo`, `paths`, `preprocess`, `network`, `export`, `backends`,
-`decode_numba`, `decode`, `estimator`, `dataset`, `calibration`, `evaluate`, `sensitivity`, `records`, `mm_run`,
-`benchmark`, `draw`, `cli`. A room imports earlier rooms only. `network`, `export` and the `pytorch` backend need torch
-and mmpose; the rest runs on numpy, OpenCV and an engine, plus pycocotools to score, matplotlib for figures and onnx to
-quantise.
+The rooms, in the order the data walks: `errors`, `zoo`, `paths`, `fetch`, `preprocess`, `network`, `export`,
+`backends`, `decode_numba`, `decode`, `estimator`, `dataset`, `calibration`, `evaluate`, `sensitivity`, `records`,
+`mm_run`, `benchmark`, `draw`, `cli`. A room imports earlier rooms only. `network`, `export` and the `pytorch` backend
+need torch and mmpose; the rest runs on numpy, OpenCV and an engine, plus pycocotools to score, matplotlib for figures
+and onnx to quantise.
 """
