@@ -81,6 +81,7 @@ class Record:
     Attributes:
         model, weights: name of the network and tag of its weights.
         backend, precision: what ran it, and how.
+        calibration: what a qint precision learnt its ranges from, such as `32 pictures, minmax`.
         input_type: what the network takes, one of `zoo.INPUT_TYPES`.
         batch_size: pictures in one run of the network.
         input_shape: (N, 3, H, W), for uint8 input (N, H, W, 3), if it was the same for all runs.
@@ -106,6 +107,7 @@ class Record:
     weights: str
     backend: str
     precision: str
+    calibration: str | None = None
     input_type: str | None = None
     batch_size: int | None = None
     input_shape: Sequence[int] | None = None
