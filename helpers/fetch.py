@@ -377,6 +377,7 @@ class _Transfer:
         self.part, self.facts = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.part.json")
         self.progress = progress
         self.received = 0
+        self._farthest = 0  # offset that any attempt came to; below it nothing counts as headway
         self._began_at = 0  # offset at which this process found the part
 
     def run(self, file: IO[bytes]) -> None:
@@ -395,20 +396,21 @@ class _Transfer:
                     f"{self.url} {fault}; nothing of it was kept. Try again or another mirror, or {self._by_hand()}"
                 )
             os.fsync(file.fileno())
-        finally:
+        except BaseException:
             if not (file.seek(0, os.SEEK_END) and self._can_go_on()):
                 for litter in (self.part, self.facts):
                     with contextlib.suppress(OSError):
                         litter.unlink()
+            raise
 
     def _complete(self, file: IO[bytes]) -> None:
         waits = list(_WAITS)
         while True:
-            before = self.received
+            before = self._farthest
             try:
                 return self._attempt(file)
             except _Dropped as dropped:
-                if self.received - before >= _GAIN:
+                if self._farthest - before >= _GAIN:
                     waits = list(_WAITS)
                 if not waits:
                     raise DataError(
@@ -459,7 +461,7 @@ class _Transfer:
 
     def _refusal(self, error: urllib.error.HTTPError) -> Exception:
         """What an error status means: another attempt, or the end."""
-        told = f"the server said {error.code} {error.reason}"
+        told = " ".join(f"the server said {error.code} {error.reason}".split())  # of endless redirects: three lines
         if error.code >= 500 or error.code in (408, 416, 429):
             asked = error.headers.get("Retry-After", "")
             return _Dropped(told, min(int(asked), 60) if asked.isdigit() else 0)
@@ -484,7 +486,7 @@ class _Transfer:
             offset = 0
         if self.size is not None and end is not None and end != self.size:
             raise DataError(
-                f"{self.url} is {end} bytes, not {self.size} as published; try another mirror, or {self._by_hand()}"
+                f"{self.url} is {end} bytes, not {self.size} as expected; try another mirror, or {self._by_hand()}"
             )
         if response.status != 206:
             self.facts.write_text(json.dumps({**now, "size": end}), encoding="utf-8")
@@ -499,6 +501,7 @@ class _Transfer:
                 break
             self._write(file, block)
             offset, self.received, inside = offset + len(block), self.received + len(block), inside + len(block)
+            self._farthest = max(self._farthest, offset)
             if self.size is not None and offset > self.size:
                 self._restart(file)
                 raise DataError(f"{self.url} is longer than the {self.size} bytes expected; {self._by_hand()}")

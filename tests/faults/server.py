@@ -48,6 +48,7 @@ class Server:
         faults: path -> what goes wrong in the next answers, in turn; then nothing does.
         ranges: whether `Range` is understood.
         validators: whether answers carry an ETag and a date.
+        if_range: whether `If-Range` is obeyed; if not, the rest is sent whatever it is the rest of.
         requests: (path, Range header or None, status) of every answer, in order.
         sent: bytes of all bodies.
         paused: set while an answer waits; go_on: what it waits for.
@@ -55,7 +56,7 @@ class Server:
 
     def __init__(self, files: dict[str, bytes] | None = None, certificate=None) -> None:
         self.files, self.faults = dict(files or {}), {}
-        self.ranges = self.validators = True
+        self.ranges = self.validators = self.if_range = True
         self.requests: list[tuple[str, str | None, int]] = []
         self.sent = 0
         self.paused, self.go_on = threading.Event(), threading.Event()
@@ -120,7 +121,7 @@ def _handler(owner: Server) -> type[http.server.BaseHTTPRequestHandler]:
 
         def _start(self, content: bytes, etag: str) -> int | None:
             condition = self.headers.get("If-Range")
-            if condition not in (None, etag, formatdate(len(content), usegmt=True)):
+            if owner.if_range and condition not in (None, etag, formatdate(len(content), usegmt=True)):
                 return None
             return int(re.fullmatch(r"bytes=(\d+)-", self.headers["Range"]).group(1))
 
