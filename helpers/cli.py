@@ -408,6 +408,8 @@ def score_published(args: argparse.Namespace) -> int:
         for precision in zoo.get(model).published
         if precision in backend.precisions()
     ]
+    for job in jobs:  # what is wrong with all cells is said before the first
+        _calibration(args, job, dataset)
     rows, failures = {}, []
     for count, job in enumerate(jobs, 1):
         print(f"{count} of {len(jobs)}: {job}, {len(image_ids)} images", file=sys.stderr, flush=True)

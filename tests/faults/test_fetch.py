@@ -6,6 +6,8 @@ The server is real, on 127.0.0.1, and so are full disks and read-only folders (a
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import os
 import random
 import shutil
@@ -15,11 +17,15 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections import Counter
 
 import pytest
 
-from helpers import fetch, paths
+from helpers import export, fetch, paths, zoo
+from helpers.cli import main
+from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError
+from tests.faults import official
 from tests.faults.server import Fault, Server
 
 CONTENT = random.Random(0).getrandbits(8 * 3_000_000).to_bytes(3_000_000, "little")
@@ -580,3 +586,148 @@ def test_an_archive_of_something_else(tmp_path):
     with pytest.raises(DataError, match=r"has no b/y; is it another archive\?"):
         fetch.unpack_file(path, "b/y", tmp_path / "y")
     assert names(tmp_path) == {"a.zip"}
+
+
+# ------------------------------------------------------------------------- the official files, end to end
+
+
+@pytest.fixture(scope="module")
+def site():
+    """What MMPose's and COCO's servers have, with demo weights and demo people; six pictures to be scored."""
+    place = zoo.get("MobileNetv2").checkpoint_url[len(fetch.MMPOSE) :]
+    return {**official.coco(6), place: official.checkpoint("MobileNetv2", "demo")}
+
+
+@pytest.fixture
+def world(site, tmp_path_factory, monkeypatch):
+    """A server of the site, and folders of our own: models last over the tests, everything else does not."""
+    folder = tmp_path_factory.mktemp("world")
+    official.expect(monkeypatch, site)
+    monkeypatch.setattr(fetch, "CALIBRATION_IMAGES", 4)
+    monkeypatch.setattr(paths, "output", lambda: folder / "output")
+    monkeypatch.setenv("COCO_DATASETS_PATH", str(folder / "coco"))
+    monkeypatch.setenv("MODEL_PATH", str(tmp_path_factory.getbasetemp() / "official models"))
+    monkeypatch.setattr("helpers.export.CHECK_SHAPES", [(128, 192)])
+    usual = export.export.__kwdefaults__
+    monkeypatch.setattr(export.export, "__kwdefaults__", {**usual, "shapes": [(128, 192)], "batches": [1]})
+    with Server(site) as running:
+        monkeypatch.setenv("MMPOSE_MIRROR", running.url + "/")
+        monkeypatch.setenv("COCO_MIRROR", running.url)
+        running.coco = folder / "coco"
+        yield running
+
+
+def test_coco_is_fetched_once_and_has_two_splits_that_never_meet(world, capsys):
+    assert main(["fetch", "--coco"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in printed] == [
+        str(world.coco / "annotations" / "person_keypoints_val2017.json"),
+        str(world.coco / "val2017"),
+        str(world.coco / "annotations" / "person_keypoints_calib2017.json"),
+        str(world.coco / "calib2017"),
+    ]
+    scored, unscored = (CocoDataset(world.coco, split) for split in ("val2017", "calib2017"))
+    assert (len(scored), len(unscored)) == (6, 4)
+    assert all(len(unscored.people(image_id)) for image_id in unscored.image_ids)
+    assert not {path.read_bytes() for _, path in scored} & {path.read_bytes() for _, path in unscored}
+    assert [entry.name for entry in world.coco.iterdir() if entry.name.startswith(".")] == []
+    before, left = len(world.requests), names(world.coco)
+    assert len([path for path, *_ in world.requests if "train2017/" in path]) == 4
+    assert main(["fetch", "--coco", "--json"]) == 0
+    assert [each["received"] for each in json.loads(capsys.readouterr().out)] == [0] * 4
+    assert (len(world.requests), names(world.coco)) == (before, left)
+
+
+def test_a_coco_that_is_there_is_used_in_place(world, site):
+    """Read-only, as shared data often are; the pictures of train2017 need not come over the network either."""
+    with zipfile.ZipFile(io.BytesIO(site["/zips/val2017.zip"])) as pictures:
+        pictures.extractall(world.coco)
+    with zipfile.ZipFile(io.BytesIO(site["/annotations/annotations_trainval2017.zip"])) as annotations:
+        annotations.extractall(world.coco)
+    (world.coco / "train2017").mkdir()
+    for path, content in site.items():
+        if path.startswith("/train2017/"):
+            (world.coco / path[1:]).write_bytes(content)
+    assert [each.received for each in fetch.coco()] == [0] * 4
+    assert world.requests == []
+    (world.coco / "val2017" / CocoDataset(world.coco).path(CocoDataset(world.coco).image_ids[0]).name).unlink()
+    with pytest.raises(DataError, match=r"val2017 lacks 1 of 6 pictures, first .*\.jpg; move the folder away"):
+        fetch.coco()
+
+
+def test_calibration_pictures_go_on_where_they_stopped(world):
+    """Half of train2017 is missing at first; what came is not fetched again."""
+    hidden = {path: world.files.pop(path) for path in sorted(world.files)[::2] if path.startswith("/train2017/")}
+    with pytest.raises(DataError, match="the server said 404"):
+        fetch.coco()
+    assert not (world.coco / "calib2017").exists()
+    world.files.update(hidden)
+    assert [each.received > 0 for each in fetch.coco()] == [False, False, False, True]
+    assert len(names(world.coco / "calib2017")) == 4
+    assert max(Counter(path for path, _, status in world.requests if status == 200).values()) == 1
+
+
+def test_fetching_nothing(capsys, monkeypatch):
+    assert main(["fetch"]) == 2
+    assert "name --model (a network, or all), --coco, or both" in capsys.readouterr().err
+    assert main(["fetch", "--model", "HRnet"]) == 2
+    assert "did you mean HRNet" in capsys.readouterr().err
+    monkeypatch.setenv("MMPOSE_MIRROR", "/mnt/mirror")
+    assert main(["fetch", "--model", "HRNet"]) == 2
+    assert "MMPOSE_MIRROR is '/mnt/mirror', which is no URL" in capsys.readouterr().err
+
+
+def test_from_the_official_checkpoint_to_ap(world, capsys):
+    assert main(["fetch", "--model", "MobileNetv2", "--coco"]) == 0
+    assert "first 8 digits of its SHA-256 checked" in capsys.readouterr().out
+    chosen = ["--model", "MobileNetv2", "--weights", "official"]
+    assert main(["export", "--opset", "17", *chosen]) == 0
+    assert main(["build", *chosen]) == 0
+    capsys.readouterr()
+    assert main(["eval", "--image-num", "3", "--json", *chosen]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["weights"], record["dataset"], record["images"]) == ("official", "coco val2017", 3)
+    assert record["ap"] > 0.5
+
+
+def test_a_checkpoint_that_is_another_is_never_opened(world, capsys, monkeypatch):
+    place = zoo.get("MobileNetv2").checkpoint_url[len(fetch.MMPOSE) :]
+    world.files[place] = world.files[place][:-1] + b"x"
+    path = paths.checkpoint(zoo.get("MobileNetv2").checkpoint_url)
+    path.unlink(missing_ok=True)
+    assert main(["fetch", "--model", "MobileNetv2"]) == 1
+    assert "nothing of it was kept" in capsys.readouterr().err
+    assert not path.exists()
+    path.write_bytes(world.files[place])
+    monkeypatch.setattr("torch.load", lambda *_, **__: pytest.fail("opened"))
+    assert main(["export", "--model", "MobileNetv2", "--weights", "official"]) == 1
+    assert "is not the official checkpoint" in capsys.readouterr().err
+
+
+def test_the_published_table(world, capsys, monkeypatch):
+    """Two networks have no checkpoint; the third gets its row, and a second run repeats nothing."""
+    few = ["coco", "--image-num", "4", "--calibration-num", "2"]
+    assert main([*few, "--calibration-split", "val2017"]) == 2
+    assert "calibration pictures are also scored" in capsys.readouterr().err
+    assert main(few) == 1
+    captured = capsys.readouterr()
+    errors = [line for line in captured.err.splitlines() if line.startswith("error: ")]
+    assert [line.split(",")[0] for line in errors] == ["error: HRNet"] * 3 + ["error: ResNet50"] * 3
+    assert all("the server said 404" in line for line in errors)
+    assert captured.err.splitlines()[-1] == "6 of 9 cells failed"
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in captured.out.splitlines() if "|" in line]
+    table = [dict(zip(cells[0], row)) for row in cells[2:]]
+    assert [row["verdict"] for row in table[:6]] == ["not measured"] * 6
+    assert [row["precision"] for row in table[6:]] == list(zoo.get("MobileNetv2").published)
+    for row in table[6:]:
+        assert row["images"] == "4"
+        assert float(row["AP"]) > 50
+        assert float(row["AP difference"]) == pytest.approx(float(row["AP"]) - float(row["AP published"]), abs=0.006)
+        assert row["verdict"].startswith("none on 4 of 5000 images")
+    assert [row["calibrated with"] for row in table[6:]] == ["", "", "2 pictures, minmax"]
+    assert "none of which is among the scored ones" in captured.out
+
+    monkeypatch.setattr("helpers.evaluate.run", lambda *_: pytest.fail("scored again"))
+    assert main([*few, "--model", "MobileNetv2", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert [row["AP"] for row in again] == [row["AP"] for row in table[6:]]
