@@ -31,7 +31,7 @@ def checkpoint(model: str, weights: str) -> bytes:
 
 
 def coco(images: int) -> dict[str, bytes]:
-    """COCO's archives and the pictures of its train2017, by path: so many demo pictures to be scored, 80 to train on."""
+    """COCO's archives and the pictures of its train2017, by path: so many demo pictures to score, 80 to train on."""
     annotations, val, site = io.BytesIO(), io.BytesIO(), {}
     with zipfile.ZipFile(annotations, "w", zipfile.ZIP_DEFLATED) as archive, zipfile.ZipFile(val, "w") as pictures:
         for split, source, count in (("val2017", "val2017", images), ("train2017", "calib2017", None)):
