@@ -488,9 +488,12 @@ class _Transfer:
             raise DataError(
                 f"{self.url} is {end} bytes, not {self.size} as expected; try another mirror, or {self._by_hand()}"
             )
-        if response.status != 206:
-            self.facts.write_text(json.dumps({**now, "size": end}), encoding="utf-8")
-        _require_space(self.path.parent, (end or self.size or 0) - offset, self._by_hand())
+        if end is None and not self.sha256 and self.size is None:
+            raise DataError(f"{self.url} comes without a length, by which it could be checked; {self._by_hand()}")
+        with self._on_disk():
+            _require_space(self.path.parent, (end or self.size or 0) - offset, self._by_hand())
+            if response.status != 206:
+                self.facts.write_text(json.dumps({**now, "size": end}), encoding="utf-8")
         self._append(response, file, offset, end)
 
     def _append(self, response: Any, file: IO[bytes], offset: int, end: int | None) -> None:
@@ -499,7 +502,8 @@ class _Transfer:
             block = response.read1(_BLOCK)
             if not block:
                 break
-            self._write(file, block)
+            with self._on_disk():
+                file.write(block)
             offset, self.received, inside = offset + len(block), self.received + len(block), inside + len(block)
             self._farthest = max(self._farthest, offset)
             if self.size is not None and offset > self.size:
@@ -515,10 +519,12 @@ class _Transfer:
         if end is not None and offset < end:
             raise _Dropped(f"the connection ended at {offset} of {end} bytes")
 
-    def _write(self, file: IO[bytes], block: bytes) -> None:
+    @contextlib.contextmanager
+    def _on_disk(self) -> Iterator[None]:
+        """What fails here is not the network's fault, whose errors are OSErrors too."""
         try:
-            file.write(block)
-        except OSError as error:  # not the network's fault, which is an OSError too
+            yield
+        except OSError as error:
             raise DataError(
                 f"{self.part} cannot be written: {error.strerror}; make room there and run it again to go on."
             ) from error

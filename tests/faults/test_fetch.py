@@ -167,6 +167,12 @@ def test_a_body_shorter_than_told_is_a_dropped_connection(server, target):
     right(server, target)
 
 
+def test_without_length_and_checksum_nothing_vouches_for_a_file(server, target):
+    server.fail("/file", Fault(unsized=True))
+    assert "comes without a length" in refused(server, target, "")
+    assert names(target.parent) == set()
+
+
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
 def test_what_is_not_there_is_not_asked_for_again(server, target, status):
     server.fail("/file", Fault(status=status))
@@ -323,6 +329,26 @@ def test_certificates_are_checked(certificate, target, monkeypatch, server):
     assert names(target.parent) == {"file"}
 
 
+def test_headway_is_shown(server, target, monkeypatch, capsys):
+    """On a terminal by a bar, elsewhere by lines, and not more often than every so many seconds."""
+    with fetch._shown("file") as tell:
+        fetch.download(server.url + "/file", target, progress=tell)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(fetch, "_PLAIN_SECONDS", 0)
+    with fetch._shown("file") as tell:
+        fetch.download(server.url + "/file", target.with_name("second"), progress=tell)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == "file: 3.0 MB of 3.0 MB"
+    assert len(lines) > 5
+    with fetch._shown("calib2017", "pictures") as tell:
+        tell(1, 80)
+    assert capsys.readouterr().err == "calib2017: 1 pictures of 80 pictures\n"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with fetch._shown("file") as tell:
+        fetch.download(server.url + "/file", target.with_name("third"), progress=tell)
+    assert "M/3.00M [" in capsys.readouterr().err
+
+
 # -------------------------------------------------------------------------------------------- the disk
 
 
@@ -358,6 +384,15 @@ def test_a_disk_that_gets_full(server, disk):
     assert part == CONTENT[: len(part)]
     subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
     assert right(server, disk / "file").received == len(CONTENT) - len(part)
+
+
+def test_a_disk_that_is_full(server, disk):
+    (disk / "other").write_bytes(bytes(2 << 20))
+    server.fail("/file", Fault(unsized=True))
+    with pytest.raises(DataError, match=r"file\.part cannot be written: No space left on device"):
+        get(server, disk / "file")
+    assert len(server.requests) == 1
+    assert names(disk) == {"other"}
 
 
 def test_a_read_only_folder(server, disk):
@@ -706,7 +741,7 @@ def test_a_checkpoint_that_is_another_is_never_opened(world, capsys, monkeypatch
 
 def test_the_published_table(world, capsys, monkeypatch):
     """Two networks have no checkpoint; the third gets its row, and a second run repeats nothing."""
-    few = ["coco", "--image-num", "4", "--calibration-num", "2"]
+    few = ["coco", "--image-num", "2", "--calibration-num", "2"]
     assert main([*few, "--calibration-split", "val2017"]) == 2
     assert "calibration pictures are also scored" in capsys.readouterr().err
     assert main(few) == 1
@@ -720,10 +755,10 @@ def test_the_published_table(world, capsys, monkeypatch):
     assert [row["verdict"] for row in table[:6]] == ["not measured"] * 6
     assert [row["precision"] for row in table[6:]] == list(zoo.get("MobileNetv2").published)
     for row in table[6:]:
-        assert row["images"] == "4"
+        assert row["images"] == "2"
         assert float(row["AP"]) > 50
         assert float(row["AP difference"]) == pytest.approx(float(row["AP"]) - float(row["AP published"]), abs=0.006)
-        assert row["verdict"].startswith("none on 4 of 5000 images")
+        assert row["verdict"].startswith("none on 2 of 5000 images")
     assert [row["calibrated with"] for row in table[6:]] == ["", "", "2 pictures, minmax"]
     assert "none of which is among the scored ones" in captured.out
 
