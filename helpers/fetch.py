@@ -491,7 +491,7 @@ class _Transfer:
         if end is None and not self.sha256 and self.size is None:
             raise DataError(f"{self.url} comes without a length, by which it could be checked; {self._by_hand()}")
         with self._on_disk():
-            _require_space(self.path.parent, (end or self.size or 0) - offset, self._by_hand())
+            _require_space(self.path.parent, (end or self.size or 0) - offset)
             if response.status != 206:
                 self.facts.write_text(json.dumps({**now, "size": end}), encoding="utf-8")
         self._append(response, file, offset, end)
@@ -556,7 +556,7 @@ class _Transfer:
         return ""
 
     def _by_hand(self) -> str:
-        return f"download {self.url} elsewhere and put it at {self.path}."
+        return f"download it elsewhere and put it at {self.path}."
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -586,10 +586,10 @@ def _is_whole(path: Path, sha256: str, size: int | None) -> bool:
     return not sha256 or paths.sha256(path).startswith(sha256)
 
 
-def _require_space(folder: Path, needed: int, otherwise: str) -> None:
+def _require_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(str(folder)).free
     if needed > free:
-        raise DataError(f"{folder} has {_mb(free)} free, of {_mb(needed)} needed; make room there, or {otherwise}")
+        raise DataError(f"{folder} has {_mb(free)} free, of {_mb(needed)} needed; make room there and run it again.")
 
 
 @contextlib.contextmanager
@@ -648,7 +648,7 @@ def unpack(archive: str | os.PathLike[str], prefix: str, folder: str | os.PathLi
             wanted = {name: info for name, info in members.items() if name.startswith(f"{prefix}/")}
             if not wanted:
                 raise DataError(f"{archive} has no folder {prefix}; is it another archive?")
-            _require_space(folder.parent, sum(info.file_size for info in wanted.values()), f"unpack {archive} by hand.")
+            _require_space(folder.parent, sum(info.file_size for info in wanted.values()))
             if unfinished.exists():  # of a run that was killed
                 shutil.rmtree(str(unfinished))
             try:
@@ -676,7 +676,7 @@ def unpack_file(archive: str | os.PathLike[str], member: str, path: str | os.Pat
     archive, path = Path(archive), Path(path)
     with _opened(archive) as (opened, members), paths.atomic_write(path) as part:
         info = _member(members, member, archive)
-        _require_space(path.parent, info.file_size, f"unpack {archive} by hand.")
+        _require_space(path.parent, info.file_size)
         _extract(opened, info, part)
     return path
 

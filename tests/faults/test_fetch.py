@@ -37,7 +37,6 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 def quick(monkeypatch):
     """Short waits, and no proxy or mirror of the machine's own."""
     monkeypatch.setattr(fetch, "_WAITS", (0.01,) * 4)
-    monkeypatch.setattr(fetch, "_TIMEOUT", 0.5)
     for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "MMPOSE_MIRROR", "COCO_MIRROR"):
         monkeypatch.delenv(variable, raising=False)
 
@@ -260,15 +259,17 @@ def test_redirects_without_end(server, target):
     assert names(target.parent) == set()
 
 
-def test_a_drip_counts_as_dropped(server, target):
+def test_a_drip_counts_as_dropped(server, target, monkeypatch):
+    monkeypatch.setattr(fetch, "_TIMEOUT", 0.5)
     server.fail("/file", Fault(drip=0.02))
     start = time.monotonic()
     right(server, target)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 60, "and not the seventeen hours that three million drops take"
     assert server.requests[1][2] == 206
 
 
-def test_silence_counts_as_dropped(server, target):
+def test_silence_counts_as_dropped(server, target, monkeypatch):
+    monkeypatch.setattr(fetch, "_TIMEOUT", 0.5)
     server.fail("/file", *[Fault(pause_after=1000)] * 5)
     assert "timed out" in refused(server, target)
     right(server, target)
@@ -283,7 +284,7 @@ def test_nobody_listens(tmp_path):
 
 
 def test_offline(tmp_path):
-    with pytest.raises(DataError, match=r"seems offline; download http://no\.invalid/file elsewhere and put it at"):
+    with pytest.raises(DataError, match=r"http://no\.invalid/file is .* offline; download it elsewhere and put it at"):
         fetch.download("http://no.invalid/file", tmp_path / "file")
     assert names(tmp_path) == set()
 
@@ -370,8 +371,8 @@ def disk(tmp_path):
 
 
 def test_a_disk_that_is_too_small_is_seen_before(server, disk):
-    message = refused(server, disk / "file")
-    assert f"{disk} has 2.1 MB free, of 3.0 MB needed" in message
+    with pytest.raises(DataError, match=r"disk has 2\.1 MB free, of 3\.0 MB needed; make room there and run it again"):
+        get(server, disk / "file")
     assert server.sent < len(CONTENT)
     assert names(disk) == set()
 
@@ -497,6 +498,7 @@ def test_killed_while_unpacking(archive, tmp_path, seed):
         wanted = random.Random(seed).randrange(1, 250)
         while not (tmp_path / "data").exists():
             assert time.monotonic() < deadline
+            time.sleep(0.001)
             with contextlib.suppress(FileNotFoundError):  # not yet there, or renamed already
                 if sum(1 for _ in unfinished.iterdir()) >= wanted:
                     break
