@@ -378,15 +378,15 @@ class _Transfer:
         self.progress = progress
         self.received = 0
         self._farthest = 0  # offset that any attempt came to; below it nothing counts as headway
-        self._began_at = 0  # offset at which this process found the part
+        self._pieced = False  # whether the part came in pieces, perhaps of two versions of the file
 
     def run(self, file: IO[bytes]) -> None:
         """Completes and checks the part; `file` is it, opened for appending."""
-        self._began_at = file.seek(0, os.SEEK_END)
+        self._pieced = bool(file.seek(0, os.SEEK_END))
         try:
             self._complete(file)
             fault = self._fault(file)
-            if fault and self._began_at:  # perhaps of two versions of the file: once more, in one piece
+            if fault and self._pieced:
                 self._restart(file)
                 self._complete(file)
                 fault = self._fault(file)
@@ -481,6 +481,7 @@ class _Transfer:
             end = int(span.group(2)) + 1
             if span.group(3) != "*" and int(span.group(3)) != end:
                 raise _Dropped("the server sent less than the rest")
+            self._pieced = True
         elif offset:
             self._restart(file)
             offset = 0
@@ -535,7 +536,7 @@ class _Transfer:
 
     def _restart(self, file: IO[bytes]) -> None:
         file.truncate(0)
-        self._began_at = 0
+        self._pieced = False
 
     def _told(self) -> dict[str, Any]:
         try:

@@ -138,12 +138,17 @@ def test_wrong_bytes(server, target):
     assert names(target.parent) == set()
 
 
-def test_wrong_bytes_in_a_rest_are_fetched_again(server, target):
+@pytest.mark.parametrize("had", [0, 500], ids=["of this run", "of an earlier run"])
+def test_wrong_bytes_in_a_rest_are_fetched_again(server, target, had):
     server.fail("/file", Fault(drop_after=1000), Fault(wrong=True))
     target.parent.mkdir()
-    (target.parent / "file.part").write_bytes(CONTENT[:500])
+    (target.parent / "file.part").write_bytes(CONTENT[:had])
     right(server, target)
-    assert [header for _, header, _ in server.requests] == ["bytes=500-", "bytes=1500-", None]
+    assert [header for _, header, _ in server.requests] == [
+        f"bytes={had}-" if had else None,
+        f"bytes={had + 1000}-",
+        None,
+    ]
 
 
 @pytest.mark.parametrize(
