@@ -517,6 +517,14 @@ def test_killed_while_unpacking(archive, tmp_path, seed):
     complete(tmp_path, files)
 
 
+def test_what_another_archive_left_is_not_mixed_in(archive, tmp_path):
+    (tmp_path / ".part-data").mkdir()
+    (tmp_path / ".part-data" / "stale").write_text("of a run that was killed")
+    (tmp_path / "a.zip").write_bytes(archive[0])
+    fetch.unpack(tmp_path / "a.zip", "data", tmp_path / "data")
+    complete(tmp_path, archive[1])
+
+
 def test_two_processes_fetch_and_unpack_once(archive, tmp_path):
     content, files = archive
     with Server({"/a.zip": content}) as server:
