@@ -408,8 +408,8 @@ def score_published(args: argparse.Namespace) -> int:
         for precision in zoo.get(model).published
         if precision in backend.precisions()
     ]
-    for job in jobs:  # what is wrong with all cells is said before the first
-        _calibration(args, job, dataset)
+    # What is wrong with all cells is said before the first.
+    unscored = [pictures.files[0].parent for pictures in (_calibration(args, job, dataset) for job in jobs) if pictures]
     rows, failures = {}, []
     for count, job in enumerate(jobs, 1):
         print(f"{count} of {len(jobs)}: {job}, {len(image_ids)} images", file=sys.stderr, flush=True)
@@ -421,10 +421,10 @@ def score_published(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(table, indent=2))
     else:
-        print(f"{args.backend}, flip test; AP and AR in percent, of {dataset.root / dataset.split}")
-        print(records.align(table))
-        pictures = "/".join(str(part) for part in _unscored(args, jobs[0]))
-        print(f"qint8 is calibrated with pictures of {pictures}, none of which is among the scored ones", flush=True)
+        print(f"{backend.note or args.backend}, flip test; AP and AR in percent, of {dataset.root / dataset.split}")
+        print(records.align(table), flush=True)
+        if unscored:
+            print(f"qint8 is calibrated with pictures of {unscored[0]}, none of which is among the scored ones")
     return max(_failed(failures, len(jobs), "cells"), int(any(row["verdict"].startswith("no:") for row in table)))
 
 

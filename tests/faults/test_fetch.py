@@ -781,7 +781,7 @@ def test_the_published_table(world, capsys, monkeypatch):
         assert float(row["AP difference"]) == pytest.approx(float(row["AP"]) - float(row["AP published"]), abs=0.006)
         assert row["verdict"].startswith("none on 2 of 5000 images")
     assert [row["calibrated with"] for row in table[6:]] == ["", "", "2 pictures, minmax"]
-    assert "none of which is among the scored ones" in captured.out
+    assert f"pictures of {world.coco / 'calib2017'}, none of which is among the scored ones" in captured.out
 
     monkeypatch.setattr("helpers.evaluate.run", lambda *_: pytest.fail("scored again"))
     assert main([*few, "--model", "MobileNetv2", "--json"]) == 0
