@@ -2,6 +2,8 @@
 #   make run    the four notebooks, headless: pictures and records in data/output/, all of it on one page, report.html
 #   make bench  three networks x batch sizes 1 and 8: speed, memory, accuracy where there are trained weights; a table.
 #               make bench BENCH="--model HRNet --batch-size 1,4" for others (python -m helpers bench --help)
+#   make coco   the published table: official weights and COCO val2017 (1.4 GB to fetch), three networks in three
+#               precisions, ours beside what is published; goes on where it stopped. COCO="--image-num 200" for a sample
 #   make test   unit, parity and notebook tests, with ruff
 #   make lab    JupyterLab on the notebooks
 #   make mlu    on an MLU card, inside a MagicMind container: the sample's whole job, see docs/mlu.md.
@@ -16,6 +18,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT := data/output
 BENCH :=
+COCO :=
 NOTEBOOKS := 01_export 02_build 03_infer 04_benchmark
 # A cell that hangs ends the run: papermill itself waits forever.
 CELL_TIMEOUT := 900
@@ -24,7 +27,7 @@ export PYTHONUTF8 := 1
 export PYTHONPATH := $(CURDIR)
 export JUPYTER_PLATFORM_DIRS := 1
 
-.PHONY: run bench test lab mlu lint format clean distclean setup
+.PHONY: run bench coco test lab mlu lint format clean distclean setup
 
 setup: $(VENV)/ready
 
@@ -55,6 +58,9 @@ run: setup
 
 bench: setup
 	$(BIN)/python -m helpers bench $(BENCH)
+
+coco: setup
+	$(BIN)/python -m helpers coco $(COCO)
 
 test: setup lint
 	$(BIN)/python -m pytest

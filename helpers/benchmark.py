@@ -753,6 +753,54 @@ def comparison(rows: Sequence[Record], precision: str) -> list[dict[str, Any]]:
     return table
 
 
+def published_table(cells: Sequence[tuple[str, str]], rows: Mapping[tuple[str, str], Record]) -> list[dict[str, Any]]:
+    """The published table with ours beside it, and whether ours holds.
+
+    float32 and float16 hold if AP is within `zoo.TOLERANCE` of the published float32; int8 if it loses less against
+    our float32 than was lost there. A sample of the images decides nothing.
+
+    Args:
+        cells: (model, precision), in the table's order.
+        rows: those that were measured.
+
+    Returns:
+        One dict per cell, for `records.align`: figures in percent, and a `verdict` that begins with `yes:` or `no:`
+        where there is one.
+    """
+    table = []
+    for model, precision in cells:
+        published, row = zoo.get(model).published, rows.get((model, precision))
+        cell: dict[str, Any] = {"model": model, "precision": precision}
+        if row is not None and row.ap is not None:
+            cell["images"] = row.images
+            for name, value in (("AP", row.ap), ("AR", row.ar)):
+                there = getattr(published[precision], name.lower())
+                cell[name], cell[f"{name} published"] = f"{100 * value:.2f}", f"{there:.2f}"
+                cell[f"{name} difference"] = f"{100 * value - there:+.2f}"
+            if row.calibration:
+                cell["calibrated with"] = row.calibration
+        table.append({**cell, "verdict": _verdict(row, rows.get((model, "force_float32")), published)})
+    return table
+
+
+def _verdict(row: Record | None, float32: Record | None, published: Mapping[str, zoo.Accuracy]) -> str:
+    """Whether a cell holds beside what is published; `float32` is ours of the same network."""
+    if row is None or row.ap is None:
+        return "not measured"
+    there = published["force_float32"].ap
+    if row.precision.startswith("qint"):
+        if float32 is None or float32.ap is None:
+            return "needs float32, to see the loss"
+        loss, lost_there = 100 * (float32.ap - row.ap), there - published[row.precision].ap
+        holds, text = loss < lost_there, f"loses {loss:.2f}, published {lost_there:.2f}"
+    else:
+        away = abs(100 * row.ap - there)
+        holds, text = away <= zoo.TOLERANCE, f"{away:.2f} from {there:.2f}, allowed {zoo.TOLERANCE}"
+    if row.images != zoo.PUBLISHED_IMAGES:
+        return f"none on {row.images} of {zoo.PUBLISHED_IMAGES} images ({text})"
+    return f"{'yes' if holds else 'no'}: {text}"
+
+
 def _built_facts(built: str | Path) -> dict[str, Any]:
     facts = paths.read_sidecar(built)
     same = {key: facts[key] for key in ("model", "weights", "backend", "precision", "input_type")}

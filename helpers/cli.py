@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, Sequence, TextIO
 
-from helpers import backends, benchmark, mm_run, paths, records, zoo
+from helpers import backends, benchmark, fetch, mm_run, paths, records, zoo
 from helpers import report as report_page
 from helpers.backends.base import only_cpu
 from helpers.calibration import DEFAULT_COUNT, DEFAULT_SPLIT, METHODS, CalibrationSet
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from helpers.benchmark import EndToEndTiming, NetworkTiming
     from helpers.decode import Poses
     from helpers.estimator import Outcome
+    from helpers.evaluate import Run
+    from helpers.journal import Journal
     from helpers.mm_run import CardTiming
     from helpers.records import Record
 
@@ -86,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
         return sub
 
     verb("doctor", doctor, "What is installed here, what is missing, and what to do about it.")
+    files = verb("fetch", fetch_files, "Official weights and COCO val2017, checked; what is there already is used.")
     export = verb("export", export_onnx, "Checkpoint -> ONNX, compared with PyTorch.")
     build = verb("build", build_engine, "ONNX -> engine.")
     infer = verb("infer", infer_images, "Images and videos -> poses, as JSON, painted pictures and painted videos.")
@@ -93,6 +96,14 @@ def build_parser() -> argparse.ArgumentParser:
     perf = verb("perf", time_engine, "Latency and throughput: network alone, and end to end.")
     bench = verb("bench", sweep, "The perf and eval of many: networks x batch sizes x precisions, one table.")
     page = verb("report", report, "Everything measured so far: a table, and one HTML page with the figures.")
+    table = verb("coco", score_published, "The published table: fetch, build and score on COCO, beside what it says.")
+    files.add_argument("--model", help=f"weights to fetch: one of {', '.join(zoo.NETWORKS)}, or all")
+    files.add_argument("--coco", action="store_true", help="COCO val2017 and pictures to calibrate with, 1.1 GB")
+    # What the table says is fixed, but for what the figures must not depend on.
+    table.set_defaults(weights="official", data=None, split="val2017", seed=0, dynamic_shape=True, input_type="float32")
+    table.add_argument("--model", default="all", help=f"one of {', '.join(zoo.NETWORKS)}, or all (default)")
+    table.add_argument("--image-num", type=_positive, default=None, help="a seeded sample; then there is no verdict")
+    table.add_argument("--batch-size", type=_positive, default=1, help="most images in one run of the network")
     bench.add_argument("--model", default="all", help=f"one of {', '.join(zoo.NETWORKS)}, or all (default)")
     bench.add_argument("--weights", default=None, help="as elsewhere (default: demo where there are any, else random)")
     bench.add_argument("--precision", default="force_float32", help="one, or all that the backend builds")
@@ -115,7 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
             default="float32",
             help="uint8: the network takes the resized picture as it is and normalises it itself",
         )
-    for sub in (build, infer, score, perf, bench):
+    for sub in (build, infer, score, perf, bench, table):
         sub.add_argument("--backend", default="onnxruntime", help=f"one of {', '.join(backends.names())}")
         sub.add_argument("--device-id", type=int, default=0, help="number of the card; 0 on a CPU")
         sub.add_argument("--simulate", action="store_true", help="magicmind without a card: calls and accuracy")
@@ -154,7 +165,7 @@ def build_parser() -> argparse.ArgumentParser:
         else:
             sub.add_argument("--image-num", type=_positive, default=None, help="a seeded sample of so many images")
         sub.add_argument("--seed", type=int, default=0, help="of the sample")
-    for sub in (build, infer, score, perf, bench):
+    for sub in (build, infer, score, perf, bench, table):
         group = sub.add_argument_group("calibration, for the qint precisions")
         group.add_argument("--calibration-data", type=Path, help="folder of pictures, COCO-format or plain")
         group.add_argument("--calibration-split", help="part of a COCO-format folder")
@@ -261,6 +272,19 @@ def doctor(args: argparse.Namespace) -> int:
         print(f"missing: {fault}")
     print("not ready: see above" if missing else "ready")
     return 1 if missing else 0
+
+
+def fetch_files(args: argparse.Namespace) -> int:
+    """Fetches what is asked for; prints where it is and what vouches for it."""
+    if not (args.coco or args.model):
+        raise UsageError("nothing to fetch; name --model (a network, or all), --coco, or both")
+    found = [fetch.checkpoint(model) for model in _models(args.model)] if args.model else []
+    found += fetch.coco() if args.coco else []
+    if args.json:
+        print(json.dumps([{**dataclasses.asdict(each), "path": str(each.path)} for each in found], indent=2))
+    else:
+        print(*found, sep="\n")
+    return 0
 
 
 def export_onnx(args: argparse.Namespace) -> int:
@@ -371,22 +395,15 @@ def _infer_videos(
 def evaluate_dataset(args: argparse.Namespace) -> int:
     """Runs and scores, going on where the same run stopped; prints the ten numbers and keeps a record."""
     from helpers import evaluate
-    from helpers.journal import Journal, decisive
 
     if args.out is not None and (args.out.is_dir() or not args.out.name):
         raise UsageError(f"--out {args.out} is a folder; name a file for the results")
     dataset = _dataset(args)
     image_ids = dataset.sample(args.image_num or None, args.seed)
     built = _built(args, scored=dataset)
-    estimator = PoseEstimator(_load(args, built), flip_test=not args.no_flip)
-    decides = decisive(built, estimator, dataset, image_ids, args.batch_size)
-    kept = Journal(paths.output() / "runs", decides, args.resume, args.fresh)
-    try:
-        run = evaluate.run(estimator, dataset, image_ids, args.batch_size, _progress, kept)
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt("what is done is kept, and the same command goes on from there") from stop
-    if run.taken_up:
-        print(run.taken_up, file=sys.stderr)
+    with _load(args, built) as engine:
+        estimator = PoseEstimator(engine, flip_test=not args.no_flip)
+        run, kept = _scored(built, estimator, dataset, image_ids, args.batch_size, args.resume, args.fresh)
     record = benchmark.accuracy_record(built, run, dataset, args.batch_size, estimator.flip_test, args.command)
     what = f"{record.model}, {record.weights} weights, {record.precision} on {record.backend}, {record.dataset}"
     described = f" ({dataset.description})" if dataset.description else ""
@@ -399,6 +416,30 @@ def evaluate_dataset(args: argparse.Namespace) -> int:
     if not run.failures:  # else the same command, once the images are repaired, runs those alone
         kept.finish()
     return _failed(run.failures, len(image_ids))
+
+
+def _scored(
+    built: Path,
+    estimator: PoseEstimator,
+    dataset: CocoDataset,
+    image_ids: Sequence[int],
+    batch_size: int,
+    resume: bool = False,
+    fresh: bool = False,
+) -> tuple[Run, Journal]:
+    """A run over a dataset, going on where the same one stopped, and the journal to finish once all is written."""
+    from helpers import evaluate
+    from helpers.journal import Journal, decisive
+
+    decides = decisive(built, estimator, dataset, image_ids, batch_size)
+    kept = Journal(paths.output() / "runs", decides, resume, fresh)
+    try:
+        run = evaluate.run(estimator, dataset, image_ids, batch_size, _progress, kept)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt("what is done is kept, and the same command goes on from there") from stop
+    if run.taken_up:
+        print(run.taken_up, file=sys.stderr)
+    return run, kept
 
 
 def time_engine(args: argparse.Namespace) -> int:
@@ -425,7 +466,7 @@ def sweep(args: argparse.Namespace) -> int:
     _refuse_simulated(args)
     backend = _backend(args)
     backend.require()
-    models = list(zoo.NETWORKS) if args.model == "all" else [zoo.get(args.model).name]
+    models = _models(args.model)
     precisions = backend.precisions() if args.precision == "all" else (args.precision,)
     sizes = [size for sizes in args.batch_size or [[1, 8]] for size in sizes]
     specs = [backends.BuildSpec(precision, size) for precision in precisions for size in dict.fromkeys(sizes)]
@@ -450,6 +491,40 @@ def sweep(args: argparse.Namespace) -> int:
         print(f"machine: {rows[0].machine['cpu']}, {rows[0].machine['cores']} cores")
         print(records.align(benchmark.sweep_table(rows)), flush=True)
     return _failed(failures, len(jobs), "rows")
+
+
+def score_published(args: argparse.Namespace) -> int:
+    """Every cell of the published table: ours, what is published, a verdict; 1 if a cell failed or fell short."""
+    backend = _backend(args)
+    backend.require()
+    models = _models(args.model)
+    fetch.coco()
+    dataset = _dataset(args)
+    image_ids = dataset.sample(args.image_num, args.seed)
+    jobs = [
+        _Job(model, args.weights, backends.BuildSpec(precision, args.batch_size))
+        for model in models
+        for precision in zoo.get(model).published
+        if precision in backend.precisions()
+    ]
+    # What is wrong with all cells is said before the first.
+    unscored = [pictures.files[0].parent for pictures in (_calibration(args, job, dataset) for job in jobs) if pictures]
+    rows, failures = {}, []
+    for count, job in enumerate(jobs, 1):
+        print(f"{count} of {len(jobs)}: {job}, {len(image_ids)} images", file=sys.stderr, flush=True)
+        try:
+            rows[job.model, job.spec.precision] = _cell(args, job, dataset, image_ids)
+        except (DataError, OSError, MemoryError) as error:  # the other cells do not suffer for it
+            failures.append(f"{job}: {' '.join(str(error).split())}")
+    table = benchmark.published_table([(job.model, job.spec.precision) for job in jobs], rows)
+    if args.json:
+        print(json.dumps(table, indent=2))
+    else:
+        print(f"{backend.note or args.backend}, flip test; AP and AR in percent, of {dataset.root / dataset.split}")
+        print(records.align(table), flush=True)
+        if unscored:
+            print(f"qint8 is calibrated with pictures of {unscored[0]}, none of which is among the scored ones")
+    return max(_failed(failures, len(jobs), "cells"), int(any(row["verdict"].startswith("no:") for row in table)))
 
 
 def report(args: argparse.Namespace) -> int:
@@ -491,6 +566,10 @@ def _model(args: argparse.Namespace) -> str:
     return zoo.get(args.model or zoo.default_name()).name
 
 
+def _models(name: str) -> list[str]:
+    return list(zoo.NETWORKS) if name == "all" else [zoo.get(name).name]
+
+
 def _best_weights(model: str) -> str:
     """Those that are here: the shipped ones, or none to speak of."""
     return "demo" if paths.demo_weights(model).is_file() else "random"
@@ -499,6 +578,8 @@ def _best_weights(model: str) -> str:
 def _dataset(args: argparse.Namespace) -> CocoDataset:
     """What was asked for, else what the weights were trained for."""
     usual = paths.coco() if args.weights == "official" else paths.demo_data()
+    if args.data is None and not usual.is_dir():
+        raise DataError(f"COCO is not at {usual}; `python -m helpers fetch --coco`, or set COCO_DATASETS_PATH.")
     return CocoDataset(args.data or usual, args.split)
 
 
@@ -542,10 +623,9 @@ def _built(args: argparse.Namespace, job: _Job | None = None, scored: CocoDatase
 
 def _unscored(args: argparse.Namespace, job: _Job) -> tuple[Path, str]:
     """Folder and split of the pictures to calibrate with."""
-    usual, split = paths.demo_data(), DEFAULT_SPLIT
-    if job.weights == "official":  # trained on photographs, which the demo pictures are not
-        usual, split = paths.coco(), "train2017"
-    return args.calibration_data or usual, args.calibration_split or split
+    # Official weights were trained on photographs, which the demo pictures are not.
+    usual = paths.coco() if job.weights == "official" else paths.demo_data()
+    return args.calibration_data or usual, args.calibration_split or DEFAULT_SPLIT
 
 
 def _calibration(args: argparse.Namespace, job: _Job, scored: CocoDataset | None) -> CalibrationSet | None:
@@ -601,6 +681,21 @@ def _row(args: argparse.Namespace, job: _Job, dataset: CocoDataset) -> Record:
     if run.failures:
         raise DataError(run.failures[0])
     return benchmark.with_accuracy(record, run, dataset)
+
+
+def _cell(args: argparse.Namespace, job: _Job, dataset: CocoDataset, image_ids: Sequence[int]) -> Record:
+    """One cell of the published table; images of an earlier run are taken over if nothing that decides it changed."""
+    if _can_export():
+        fetch.checkpoint(job.model)
+    built = _built(args, job, dataset)
+    with _load(args, built) as engine:
+        run, kept = _scored(built, PoseEstimator(engine), dataset, image_ids, job.spec.batch_size, resume=True)
+    if run.failures:
+        raise DataError(run.failures[0])
+    record = benchmark.accuracy_record(built, run, dataset, job.spec.batch_size, command=args.command)
+    records.save(record)
+    kept.finish()
+    return record
 
 
 def _side_by_side(speed: _Speed) -> list[dict[str, Any]]:

@@ -379,8 +379,8 @@ def weights_file(model: str, weights: str | os.PathLike[str]) -> Path | None:
         path = paths.checkpoint(network.checkpoint_url)
         if not path.is_file():
             raise DataError(
-                f"The official weights of {model} are not at {path}; download {network.checkpoint_url} on a "
-                "machine with internet and copy the file there, or use demo or random weights."
+                f"The official weights of {model} are not at {path}; `python -m helpers fetch --model {model}`, or "
+                f"copy {network.checkpoint_url} there from elsewhere, or use demo or random weights."
             )
         found = paths.sha256(path)
         if not found.startswith(network.sha256_prefix):

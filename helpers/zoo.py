@@ -14,6 +14,8 @@ from typing import Iterable, Mapping
 from helpers.errors import UsageError
 
 INPUT_SIZE = 512  # pixels of the input's short side, for which all three were trained
+PUBLISHED_IMAGES = 5000  # on which accuracy was published: all of COCO val2017
+TOLERANCE = 0.3  # points of AP by which a reproduction may differ from what is published
 JOINTS = 17  # COCO's; each network returns so many heatmaps, then as many tag maps
 
 PRECISIONS = (

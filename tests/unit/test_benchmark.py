@@ -365,3 +365,60 @@ def test_a_mosaic_has_as_many_people_as_asked_for(demo_engine):
         assert picture.shape == (512, 768, 3)
         [found] = PoseEstimator(demo_engine)([picture])
         assert (found.scores > 0.3).sum() >= people - 1
+
+
+def cell(precision: str, ap: float | None, images: int = zoo.PUBLISHED_IMAGES, **figures) -> Record:
+    ap = None if ap is None else ap / 100
+    return Record("HRNet", "official", "onnxruntime", precision, ap=ap, ar=0.71, images=images, **figures)
+
+
+def verdicts(*rows: Record) -> list[str]:
+    """Of HRNet, published with 65.42, 65.37 and 62.49."""
+    cells = [("HRNet", precision) for precision in zoo.get("HRNet").published]
+    return [
+        row["verdict"]
+        for row in benchmark.published_table(cells, {(each.model, each.precision): each for each in rows})
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ap", "begins"), [(65.42, "yes"), (65.13, "yes"), (65.71, "yes"), (65.11, "no"), (65.73, "no"), (0.0, "no")]
+)
+def test_float_holds_within_three_tenths_of_the_published_float32(ap, begins):
+    first, second, _ = verdicts(cell("force_float32", ap), cell("force_float16", ap))
+    assert first == second == f"{begins}: {abs(ap - 65.42):.2f} from 65.42, allowed 0.3"
+
+
+@pytest.mark.parametrize(("ap", "begins"), [(64.9, "yes"), (65.3, "yes"), (62.3, "yes"), (62.2, "no"), (10.0, "no")])
+def test_int8_holds_if_it_loses_less_than_was_lost(ap, begins):
+    """2.93 points from 65.42 there; here from our own float32."""
+    *_, verdict = verdicts(cell("force_float32", 65.2), cell("qint8_mixed_float16", ap))
+    assert verdict == f"{begins}: loses {65.2 - ap:.2f}, published 2.93"
+
+
+def test_cells_without_a_verdict():
+    """Not measured, measured on a sample, or with nothing to compare with."""
+    assert verdicts() == ["not measured"] * 3
+    assert verdicts(cell("qint8_mixed_float16", 65.0))[2] == "needs float32, to see the loss"
+    assert verdicts(cell("force_float32", None))[0] == "not measured"
+    sample = verdicts(cell("force_float32", 65.42, 200), cell("qint8_mixed_float16", 65.0, 200))
+    assert sample[0] == "none on 200 of 5000 images (0.00 from 65.42, allowed 0.3)"
+    assert sample[2] == "none on 200 of 5000 images (loses 0.42, published 2.93)"
+
+
+def test_the_published_table_puts_both_side_by_side():
+    rows = {("HRNet", "qint8_mixed_float16"): cell("qint8_mixed_float16", 64.5, calibration="32 pictures, minmax")}
+    [row] = benchmark.published_table(list(rows), rows)
+    assert row == {
+        "model": "HRNet",
+        "precision": "qint8_mixed_float16",
+        "images": 5000,
+        "AP": "64.50",
+        "AP published": "62.49",
+        "AP difference": "+2.01",
+        "AR": "71.00",
+        "AR published": "68.65",
+        "AR difference": "+2.35",
+        "calibrated with": "32 pictures, minmax",
+        "verdict": "needs float32, to see the loss",
+    }

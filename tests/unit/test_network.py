@@ -244,11 +244,18 @@ def test_no_code_is_run(tmp_path, form):
         assert "mkdir, which could run code" in message
 
 
+def test_torchscript_is_no_checkpoint(tmp_path):
+    """A program in a file that `torch.load` would otherwise hand over to another loader."""
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(1, 1), torch.zeros(1, 1)), str(tmp_path / "a.pth"))
+    assert "no readable checkpoint" in refused(tmp_path / "a.pth")
+
+
 def test_missing_official_checkpoint(models):
     with pytest.raises(DataError) as caught:
         network.load("HRNet", "official")
     assert str(models / "checkpoints" / "hrnet_w32_coco_512x512-bcb8c247_20200816.pth") in str(caught.value)
     assert zoo.get("HRNet").checkpoint_url in str(caught.value)
+    assert "`python -m helpers fetch --model HRNet`" in str(caught.value)
 
 
 def test_official_checkpoint_must_have_its_hash(mobilenet, models, monkeypatch):

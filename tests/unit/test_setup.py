@@ -39,6 +39,15 @@ def test_commands_of_the_readme_are_understood():
         build_parser().parse_args(shlex.split(command))
 
 
+def test_commands_of_the_page_on_coco_are_understood():
+    page = (ROOT / "docs" / "coco.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^(?:\w+=\S+ )*\.venv/bin/python -m helpers (.+?)(?:\s+#.*)?$", page, re.MULTILINE)
+    assert {shlex.split(command)[0] for command in commands} == {"fetch", "coco"}
+    assert "\ncoco: setup\n\t$(BIN)/python -m helpers coco $(COCO)\n" in (ROOT / "Makefile").read_text()
+    for command in commands:
+        build_parser().parse_args(shlex.split(command))
+
+
 def test_targets_of_the_readme_exist():
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"(?:^|`)make (\w+)", README, re.MULTILINE))
