@@ -62,8 +62,9 @@ bench: setup
 coco: setup
 	$(BIN)/python -m helpers coco $(COCO)
 
+# A process per core, and what a file shares is made once: whole files go to one process.
 test: setup lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lab: setup
 	$(BIN)/jupyter lab --notebook-dir=notebooks
