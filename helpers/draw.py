@@ -341,7 +341,7 @@ def precision_figure(image: np.ndarray, found: Mapping[str, Poses], title: str =
             style = {"color": PERSON_COLOURS[person % len(PERSON_COLOURS)], "fontsize": 10, "fontweight": "bold"}
             place = (person + 0.5) / len(reference), -0.02
             ax.text(*place, told, ha="center", va="top", transform=ax.transAxes, **style)
-    finding = f"Least OKS of a person to {labels[0]}: {', '.join(worst)}" if worst else "Nobody else to compare with"
+    finding = f"Least OKS of a person to {labels[0]}: {', '.join(worst)}" if worst else "Nothing to compare with"
     _heading(fig, title or finding)
     return fig
 
