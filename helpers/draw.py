@@ -721,7 +721,7 @@ def histogram_figure(found: Mapping[str, tuple[np.ndarray, np.ndarray, float, fl
 
     Args:
         found: layer -> (counts, edges, low, high), from `helpers.backends.qdq.histograms`.
-        title: what to see.
+        title: what to see; by default how much the steps of layers differ.
     """
     fig, axes = _figure(3.3 * len(found), 3.4, 1, len(found))
     for ax, (layer, (counts, edges, low, high)) in zip(axes[0], found.items()):
@@ -732,7 +732,9 @@ def histogram_figure(found: Mapping[str, tuple[np.ndarray, np.ndarray, float, fl
         ax.set_title(layer_name(layer), fontweight="normal", fontsize=10)
         ax.set_xlabel(f"one step: {(high - low) / 255:.2g}", fontsize=10)
     axes[0, 0].set_ylabel("values, logarithmic")
-    _heading(fig, title)
+    steps = {(high - low) / 255: layer_name(layer) for layer, (_, _, low, high) in found.items()}
+    (fine, finest), (coarse, coarsest) = min(steps.items()), max(steps.items())
+    _heading(fig, title or f"One step of {coarsest} is {coarse / fine:.2g} of {finest}")
     return fig
 
 
@@ -767,7 +769,7 @@ def count_figure(rows: Sequence[CountRow], title: str = "") -> Figure:
 
     Args:
         rows: from `helpers.sensitivity.by_count`.
-        title: what to see.
+        title: what to see; by default how far the heatmaps of the smallest and of the largest count scatter.
     """
     counts = list(dict.fromkeys(row.count for row in rows))
     at = [counts.index(row.count) for row in rows]
@@ -785,7 +787,10 @@ def count_figure(rows: Sequence[CountRow], title: str = "") -> Figure:
         ax.set_xticks(range(len(counts)), counts)
         ax.set_xlim(-0.5, len(counts) - 0.5)
         ax.set_xlabel("pictures calibrated with")
-    _heading(fig, title)
+    ends = (sorted(row.heatmaps_db for row in rows if row.count == count) for count in (counts[0], counts[-1]))
+    spans = [f"{dbs[0]:.0f} to {dbs[-1]:.0f}" if len(dbs) > 1 else f"{dbs[0]:.0f}" for dbs in ends]
+    first = "one picture" if counts[0] == 1 else f"{counts[0]} pictures"
+    _heading(fig, title or f"Heatmaps calibrated with {first}: {spans[0]} dB; with {counts[-1]}: {spans[1]} dB")
     return fig
 
 
@@ -905,7 +910,7 @@ def throughput_figure(timings: Mapping[str, Mapping[int, NetworkTiming]], title:
 
     Args:
         timings: label -> batch size -> timing of the network alone (`benchmark.by_batch_size`).
-        title: what to see.
+        title: what to see; by default what the best batch size of each brings against its smallest.
     """
     fig, axes = _figure(9, 3.8)
     ax = axes[0, 0]
@@ -922,8 +927,15 @@ def throughput_figure(timings: Mapping[str, Mapping[int, NetworkTiming]], title:
     ax.set_xlabel("pictures per run of the network")
     ax.set_ylabel("pictures per second")
     ax.legend(ncol=len(timings), loc="upper center", fontsize=9)
-    ax.set_title(title)
+    ax.set_title(title or f"Larger batches: {', '.join(f'{k} {_gain(v)}' for k, v in timings.items())}")
     return fig
+
+
+def _gain(by_size: Mapping[int, NetworkTiming]) -> str:
+    """What the best batch size brings against the smallest: `+12%`, or `no gain`."""
+    rates = [by_size[size].images_per_s for size in sorted(by_size)]
+    percent = round(100 * (max(rates) / rates[0] - 1))
+    return f"{percent:+d}%" if percent else "no gain"
 
 
 def _ms(value: float) -> str:

@@ -57,7 +57,7 @@ class Annotated:
         """One line."""
         cut = f" of {self.announced} announced" if self.announced > self.frames else ""
         speed = f"{self.frames / self.wall_s:.1f} per second"
-        return f"{self.path}: {self.frames} frames{cut}, {speed} (it plays at {self.fps:.4g} per second)"
+        return f"{self.path.name}: {self.frames} frames{cut}, {speed} (it plays at {self.fps:.4g} per second)"
 
 
 def is_video(path: str | os.PathLike[str]) -> bool:

@@ -83,7 +83,7 @@ def test_every_frame_in_order_at_its_speed(tmp_path, width, height):
     [frame] = video.stills(done.path, 1)
     assert frame.shape[:2] == (height, width)
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["out.mp4"]
-    assert str(done).startswith(f"{done.path}: 9 frames, ")
+    assert str(done).startswith(f"{done.path.name}: 9 frames, ")
     assert str(done).endswith("(it plays at 10 per second)")
 
 
