@@ -11,7 +11,8 @@ from helpers import paths
 from helpers.cli import build_parser
 
 ROOT = paths.root()
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, CHINESE = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md"))
+PAGES = [ROOT / name for name in ("README.md", "README.zh-CN.md", "CONTRIBUTING.md")] + sorted(ROOT.glob("docs/*.md"))
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-mmpose.txt"])
@@ -26,10 +27,22 @@ def test_ci_runs_make_test_and_nothing_else():
     assert commands == ["set -euo pipefail", 'cd "$(dirname "$0")/.."', "make test"]
 
 
-def test_links_of_the_readme_lead_somewhere():
-    links = re.findall(r"\]\(([^)#]+)\)", README)
-    assert len(links) >= 6
-    assert [link for link in links if not link.startswith("http") and not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not link.startswith("http") and not (page.parent / link).exists()] == []
+
+
+def test_both_readmes_say_the_same():
+    """Sections, commands, pictures and links, and every figure of every table."""
+    for pattern in (r"^(#+) ", r"^(\.venv/bin/python .+?)(?:\s+#.*)?$", r"`([^`\n]*helpers[^`\n]*)`"):
+        found = [re.findall(pattern, page, re.MULTILINE) for page in (README, CHINESE)]
+        assert found[0] == found[1] and found[0]
+    links = [sorted(re.findall(r"\]\(([^)]+)\)", page)) for page in (README, CHINESE)]
+    assert sorted(set(links[0]) | {"README.md"}) == sorted(set(links[1]) | {"README.zh-CN.md"})
+    tables = [[line for line in page.splitlines() if line.startswith("|")] for page in (README, CHINESE)]
+    figures = [[re.findall(r"\d[\d.]*", line) for line in lines] for lines in tables]
+    assert figures[0] == figures[1]
 
 
 def test_commands_of_the_readme_are_understood():
