@@ -10,6 +10,8 @@ import json
 import cv2
 import pytest
 
+from helpers import paths, video
+from helpers.preprocess import read_image
 from tests.notebooks.runner import run
 from tests.notebooks.test_notebooks import FIGURES, QUICK
 
@@ -31,8 +33,19 @@ RUNS = [
 ]
 
 
-def parameters(name: str, network: dict, precision: str | None) -> dict:
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A folder of one picture and a video of two frames, as a reader's own: notebook 3 takes more by itself."""
+    folder = tmp_path_factory.mktemp("own")
+    picture = read_image(next((paths.demo_data() / "val2017").glob("*.jpg")))
+    cv2.imwrite(str(folder / "picture.jpg"), picture)
+    return {"images": str(folder), "video": str(video.pan(picture, folder / "pan.mp4", frames=2))}
+
+
+def parameters(name: str, network: dict, precision: str | None, own: dict) -> dict:
     less = {**QUICK.get(name, {}), **(LESS.get(name, {}) if network is NOISE else {})}
+    if name == "03_infer":
+        less.update(own)
     if precision is not None:
         less["precision"] = precision
         less[{"02_build": "ladder", "03_infer": "compare"}.get(name, "ladder")] = [precision]
@@ -43,8 +56,8 @@ def parameters(name: str, network: dict, precision: str | None) -> dict:
 @pytest.mark.parametrize(
     ("name", "network", "precision"), RUNS, ids=[f"{n}-{w['model']}-{p or 'any'}" for n, w, p in RUNS]
 )
-def test_leaves_figures_and_records(models, tmp_path, name, network, precision):
-    run(name, tmp_path, models, **parameters(name, network, precision))
+def test_leaves_figures_and_records(models, own, tmp_path, name, network, precision):
+    run(name, tmp_path, models, **parameters(name, network, precision, own))
     figures = {path.stem: path for path in tmp_path.glob("*.png")}
     assert set(figures) == FIGURES[name]
     for stem, path in figures.items():
