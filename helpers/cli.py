@@ -69,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UsageError, DataError, OSError) as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(": ".join(["stopped", *stop.args]), file=sys.stderr)
         return 130
 
 
@@ -149,7 +149,10 @@ def build_parser() -> argparse.ArgumentParser:
             help="COCO-format folder (default: the demo set; COCO for official weights)",
         )
         sub.add_argument("--split", default="val2017", help="folder and annotation name inside it")
-        sub.add_argument("--image-num", type=_positive, default=None, help="a seeded sample of so many images")
+        if sub is score:
+            sub.add_argument("--image-num", type=_count, default=0, help="a seeded sample of so many images; 0: all")
+        else:
+            sub.add_argument("--image-num", type=_positive, default=None, help="a seeded sample of so many images")
         sub.add_argument("--seed", type=int, default=0, help="of the sample")
     for sub in (build, infer, score, perf, bench):
         group = sub.add_argument_group("calibration, for the qint precisions")
@@ -160,7 +163,17 @@ def build_parser() -> argparse.ArgumentParser:
         group.add_argument(
             "--max-drop", type=_share, help="leave the worst layers in float until AP, of these pictures, drops no more"
         )
-    score.add_argument("--out", type=Path, default=None, help="file for the results in COCO's format")
+    score.add_argument(
+        "--out", type=Path, default=None, help="file for the results in COCO's format, or x.pkl in that of mmpose"
+    )
+    earlier = score.add_mutually_exclusive_group()
+    earlier.add_argument(
+        "--resume",
+        action="store_true",
+        help="take over the results of the same run even if it finished, instead of running again; of one that "
+        "stopped, they are taken over anyway",
+    )
+    earlier.add_argument("--fresh", action="store_true", help="run all images, even those of a run that stopped")
     page.add_argument("--out", type=Path, default=None, help="the page (default data/output/report.html)")
     for sub, runs, seconds in ((perf, 20, 3.0), (bench, 10, 2.0)):
         sub.add_argument("--runs", type=_positive, default=runs, help="least number of timed runs (by mm_run: 1000)")
@@ -173,6 +186,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more, not {value}")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be 0, for all, or more, not {value}")
     return value
 
 
@@ -349,23 +369,35 @@ def _infer_videos(
 
 
 def evaluate_dataset(args: argparse.Namespace) -> int:
-    """Runs and scores; prints the ten numbers and keeps a record."""
+    """Runs and scores, going on where the same run stopped; prints the ten numbers and keeps a record."""
     from helpers import evaluate
+    from helpers.journal import Journal, decisive
 
     if args.out is not None and (args.out.is_dir() or not args.out.name):
         raise UsageError(f"--out {args.out} is a folder; name a file for the results")
     dataset = _dataset(args)
-    image_ids = dataset.sample(args.image_num, args.seed)
+    image_ids = dataset.sample(args.image_num or None, args.seed)
     built = _built(args, scored=dataset)
     estimator = PoseEstimator(_load(args, built), flip_test=not args.no_flip)
-    run = evaluate.run(estimator, dataset, image_ids, args.batch_size, _progress)
+    decides = decisive(built, estimator, dataset, image_ids, args.batch_size)
+    kept = Journal(paths.output() / "runs", decides, args.resume, args.fresh)
+    try:
+        run = evaluate.run(estimator, dataset, image_ids, args.batch_size, _progress, kept)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt("what is done is kept, and the same command goes on from there") from stop
+    if run.taken_up:
+        print(run.taken_up, file=sys.stderr)
     record = benchmark.accuracy_record(built, run, dataset, args.batch_size, estimator.flip_test, args.command)
     what = f"{record.model}, {record.weights} weights, {record.precision} on {record.backend}, {record.dataset}"
     described = f" ({dataset.description})" if dataset.description else ""
     last = _backend(args).note or run.summary().splitlines()[0]
     _report(args, record, f"{what}{described}\n{run.stats}\n{last}", not run.failures)
-    if args.out is not None:
+    if args.out is not None and args.out.suffix == ".pkl":
+        evaluate.save_pickle(args.out, run.poses, dataset)
+    elif args.out is not None:
         evaluate.save_results(args.out, evaluate.to_coco_results(run.poses, dataset.category_id))
+    if not run.failures:  # else the same command, once the images are repaired, runs those alone
+        kept.finish()
     return _failed(run.failures, len(image_ids))
 
 

@@ -119,7 +119,8 @@ class CocoDataset:
 
         Raises:
             DataError: a folder, the JSON or images are missing; the JSON is damaged, has no person category,
-                or has an image that lacks its name or size, or an annotation that COCO's evaluation cannot score.
+                or has an image that lacks its name or size, or an annotation of an image that it does not list or that
+                COCO's evaluation cannot score.
         """
         self.root = Path(root)
         self.split = split
@@ -130,7 +131,7 @@ class CocoDataset:
         self._images = _images_by_id(self._document, self.annotation_file)
         self.image_ids = sorted(self._images)
         self._refuse_missing_images()
-        self._people = _people_by_image(self._document, self.category_id, self.annotation_file)
+        self._people = _people_by_image(self._document, self.category_id, self._images, self.annotation_file)
         self._coco: COCO | None = None
 
     def __len__(self) -> int:
@@ -265,13 +266,17 @@ def _images_by_id(document: dict[str, Any], path: Path) -> dict[int, dict[str, A
     return {image["id"]: image for image in document["images"]}
 
 
-def _people_by_image(document: dict[str, Any], category_id: int, path: Path) -> dict[int, list[dict[str, Any]]]:
+def _people_by_image(
+    document: dict[str, Any], category_id: int, images: Mapping[int, object], path: Path
+) -> dict[int, list[dict[str, Any]]]:
     """Annotations of the people who are scored, by image id, in the file's order."""
     people: dict[int, list[dict[str, Any]]] = {}
     for annotation in document["annotations"]:
         if annotation.get("category_id") != category_id:
             continue
         fault = _annotation_fault(annotation)
+        if not fault and annotation["image_id"] not in images:
+            fault = f"is of image {annotation['image_id']}, which the file does not list"
         if fault:
             raise DataError(f"Annotation {annotation.get('id')} in {path} {fault}; correct the file.")
         if annotation["num_keypoints"] and not annotation["iscrowd"]:

@@ -171,15 +171,30 @@ class PoseEstimator:
         """
         if batch_size < 1:
             raise UsageError(f"The batch size must be 1 or more, not {batch_size}.")
-        if not self.engine.dynamic_shape:
-            batch_size = max(self.engine.batch_size // (2 if self.flip_test else 1), 1)
-        return self._stream(enumerate(images), batch_size)
+        return self._stream(enumerate(images), self._batch_size(batch_size))
+
+    def window(self, batch_size: int = 1) -> int:
+        """How many consecutive pictures form batches among themselves.
+
+        Who cuts a list at multiples of it gets the same batches, so the same bits, in two runs as in one.
+
+        Args:
+            batch_size: as for `stream`.
+        """
+        size = self._batch_size(batch_size)
+        return size * _WINDOW if size > 1 else 1
+
+    def _batch_size(self, batch_size: int) -> int:
+        """Most pictures in one run: what was asked for, unless the engine was built for so many."""
+        if self.engine.dynamic_shape:
+            return batch_size
+        return max(self.engine.batch_size // (2 if self.flip_test else 1), 1)
 
     def _stream(self, images: Iterator[tuple[int, ImageLike]], batch_size: int) -> Iterator[Outcome]:
         """Keeps windows of pictures on their way, and hands out the oldest."""
         pipeline = _Pipeline()
         windows: deque[Future] = deque()
-        length = batch_size * _WINDOW if batch_size > 1 else 1
+        length = self.window(batch_size)
         try:
             while True:
                 while len(windows) < (_WINDOWS_AHEAD if length > 1 else _WINDOWS_AHEAD * _WINDOW):

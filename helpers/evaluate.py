@@ -5,6 +5,7 @@
     resampled_ap({"float32": poses, "int8": others}, dataset, image_ids)   # how far AP depends on the sample
     stats.numbers["AP"], stats.scope              # 0.381, '5000 of 5000 images, 6352 people'
     save_results("results.json", to_coco_results(poses_by_image_id, dataset.category_id))
+    save_pickle("results.pkl", poses_by_image_id, dataset)    # the form of mmpose's tools/test.py --out
 
 The numbers are those of mmpose 0.29.0's `BottomUpCocoDataset.evaluate` for the same poses
 (tests/parity/test_evaluate.py). The three official configs ask for no suppression of overlapping people, so
@@ -17,6 +18,7 @@ import contextlib
 import io
 import json
 import os
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
@@ -25,6 +27,7 @@ import numpy as np
 
 from helpers.dataset import OKS_SIGMAS, CocoDataset, People
 from helpers.errors import DataError, UsageError
+from helpers.journal import Result
 from helpers.paths import atomic_write
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
     from helpers.decode import Poses
     from helpers.estimator import PoseEstimator
+    from helpers.journal import Journal
 
 STAT_NAMES = ("AP", "AP .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)")
 
@@ -76,19 +80,22 @@ class Run:
         failures: one sentence for each image that could not be read or decoded.
         stage_ms: mean milliseconds per image in each of `estimator.STAGES`.
         stats: the ten numbers. A failed image counts: its people were not found.
+        taken_up: what an earlier run had done already, one sentence; empty if nothing.
     """
 
     poses: dict[int, Poses]
     failures: list[str]
     stage_ms: dict[str, float]
     stats: CocoStats
+    taken_up: str = ""
 
     def summary(self) -> str:
-        """What was run and how long it took, one line; then one line per failure."""
+        """What was run and how long it took, one line; then what an earlier run had done, and one line per failure."""
         total = sum(self.stage_ms.values())
         stages = ", ".join(f"{stage} {ms:.0f}" for stage, ms in self.stage_ms.items())
         head = f"{self.stats.scope}: {self.stats.detections} found, {total:.0f} ms per image ({stages})"
-        return "\n".join([head, *(f"failed: {reason}" for reason in self.failures)])
+        taken_up = [self.taken_up] if self.taken_up else []
+        return "\n".join([head, *taken_up, *(f"failed: {reason}" for reason in self.failures)])
 
 
 def run(
@@ -97,6 +104,7 @@ def run(
     image_ids: Sequence[int],
     batch_size: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    journal: Journal | None = None,
 ) -> Run:
     """Finds the people in images of a dataset and scores them.
 
@@ -105,31 +113,44 @@ def run(
         dataset: images and annotations.
         image_ids: which images.
         batch_size: most images in one run of the network.
-        progress: called after every image with (done, all).
+        progress: called with (done, all) after every image, and at once if an earlier run has done some.
+        journal: what an earlier run of the same found, which is taken over, and where this one keeps what it finds.
+            Images that failed are tried again.
 
     Returns:
         Poses, failures, times and score.
 
     Raises:
         UsageError: no image.
-        DataError: not one image could be used.
+        DataError: not one image could be used, or the journal cannot be written.
     """
-    poses: dict[int, Poses] = {}
+    found = {} if journal is None else journal.results(dataset)
+    missing = _missing(image_ids, found, estimator.window(batch_size))
+    done = len(image_ids) - len(missing)
+    ended = "finished" if journal is not None and journal.finished else "stopped"
+    taken_up = f"{done} of {len(image_ids)} images from an earlier run that {ended}" if done else ""
+    if done and progress is not None:
+        progress(done, len(image_ids))
     failures: list[str] = []
-    times: list[dict[str, float]] = []
-    outcomes = estimator.stream((dataset.path(image_id) for image_id in image_ids), batch_size)
-    for done, (image_id, outcome) in enumerate(zip(image_ids, outcomes), 1):
+    outcomes = estimator.stream((dataset.path(image_id) for image_id in missing), batch_size)
+    for image_id, outcome in zip(missing, outcomes):
         if outcome.poses is None:
+            found.pop(image_id, None)
             failures.append(outcome.error)
         else:
-            poses[image_id] = outcome.poses
-            times.append(outcome.stage_ms)
+            found[image_id] = Result(outcome.poses, outcome.stage_ms)
+            if journal is not None:
+                journal.add(image_id, dataset.path(image_id), outcome)
+        done += 1
         if progress is not None:
             progress(done, len(image_ids))
-    if failures and not poses:
+    if failures and not found:
         raise DataError(f"Not one of {len(failures)} images could be used; the first: {failures[0]}")
+    found = {image_id: found[image_id] for image_id in image_ids if image_id in found}
+    times = [result.stage_ms for result in found.values()]
     stage_ms = {stage: float(np.mean([t[stage] for t in times])) for stage in (times[0] if times else ())}
-    return Run(poses, failures, stage_ms, evaluate(poses, dataset, image_ids))
+    poses = {image_id: result.poses for image_id, result in found.items()}
+    return Run(poses, failures, stage_ms, evaluate(poses, dataset, image_ids), taken_up)
 
 
 def evaluate(poses_by_image_id: Mapping[int, Poses], dataset: CocoDataset, image_ids: Sequence[int]) -> CocoStats:
@@ -238,6 +259,33 @@ def save_results(path: str | os.PathLike[str], results: Sequence[Mapping[str, An
     """Writes a results list as JSON; the file is either complete or not there."""
     with atomic_write(path) as unfinished:
         unfinished.write_text(json.dumps(results), encoding="utf-8")
+    return Path(path)
+
+
+def save_pickle(path: str | os.PathLike[str], poses_by_image_id: Mapping[int, Poses], dataset: CocoDataset) -> Path:
+    """Writes poses as mmpose 0.29.0's `tools/test.py --out x.pkl`, and so the sample, does. Never read back here.
+
+    A list with one dict per image: `preds`, list of (17, 3 + L) float32 arrays (x, y, joint score, tags), `scores`,
+    list of person scores, `image_paths`, list of the one path, and `output_heatmap`, None. mmpose's
+    `BottomUpCocoDataset.evaluate` takes it. mmpose has a tag per joint there; we keep those of persons, and give each
+    joint its person's.
+
+    Args:
+        path: the file, which is either complete or not there.
+        poses_by_image_id: per image keypoints (P, 17, 3), scores (P,) and tags (P, L), float32.
+        dataset: where the images are.
+    """
+    outputs = [
+        {
+            "preds": [_with_tags(points, tags) for points, tags in zip(poses.keypoints, poses.tags)],
+            "scores": [float(score) for score in poses.scores],
+            "image_paths": [str(dataset.path(image_id))],
+            "output_heatmap": None,
+        }
+        for image_id, poses in poses_by_image_id.items()
+    ]
+    with atomic_write(path) as unfinished:
+        unfinished.write_bytes(pickle.dumps(outputs, protocol=4))
     return Path(path)
 
 
@@ -358,6 +406,17 @@ def by_shift(reference: Sequence[Poses], other: Sequence[Poses], person_threshol
         sure = mine.scores >= person_threshold
         kept.append(float(shift(mine, yours).oks[sure].mean()) if sure.any() else 1.0)
     return [int(index) for index in np.argsort(kept, kind="stable")]
+
+
+def _missing(image_ids: Sequence[int], found: Mapping[int, object], window: int) -> list[int]:
+    """Images to run, in order: all of each window of which one lacks, so that batches are as in a run of all."""
+    windows = (image_ids[k : k + window] for k in range(0, len(image_ids), window))
+    return [image_id for some in windows if not all(each in found for each in some) for image_id in some]
+
+
+def _with_tags(points: np.ndarray, tags: np.ndarray) -> np.ndarray:
+    """(17, 3) joints with their person's (L,) tags behind each -> (17, 3 + L) float32."""
+    return np.hstack([points, np.broadcast_to(tags, (len(points), len(tags)))])
 
 
 def _some(image_ids: Sequence[int]) -> list[int]:

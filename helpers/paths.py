@@ -13,15 +13,22 @@ and what was found out while making it. A file is used again only when both agre
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
 import re
+import shutil
 import uuid
 from pathlib import Path
-from typing import Any, Iterator, Mapping
+from typing import IO, Any, Iterator, Mapping
 
 from helpers.errors import DataError, UsageError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 _SHOWN = 160  # characters of a fact in a table
 WEIGHTS = ("demo", "official", "random")  # or the path of a checkpoint
@@ -139,7 +146,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             part.write_text("...")
 
     Whoever looks at `path` finds the old file or the whole new one. If the block fails, or is interrupted, the
-    temporary file goes and `path` stays as it was. Folders are made as needed.
+    temporary file goes and `path` stays as it was. What an earlier, killed process left of the same file goes too.
+    Folders are made as needed.
 
     Args:
         path: the file to be.
@@ -155,14 +163,35 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     part = path.parent / f".part-{uuid.uuid4().hex[:8]}-{path.name}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.touch()
-        yield part
-        part.replace(path)
+        with contextlib.ExitStack() as held:
+            with _alone_in(path.parent):
+                _remove_leftovers(path)
+                _lock(held.enter_context(part.open("xb")))
+            try:
+                yield part
+            except Exception:
+                try_disk(part)
+                raise
+            part.replace(path)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}.") from error
     finally:
         with contextlib.suppress(OSError):  # it is gone when all went well
             part.unlink()
+
+
+def try_disk(part: Path, size: int = 1 << 16) -> None:
+    """Appends bytes to a file whose writer failed: libraries turn "no space left" into all sorts of errors.
+
+    Args:
+        part: the file, of no more use.
+        size: how many bytes, for a writer that has made room again by removing what it wrote.
+
+    Raises:
+        OSError: it cannot be written, and why.
+    """
+    with part.open("ab") as file:
+        file.write(bytes(size))
 
 
 def sidecar(path: str | os.PathLike[str]) -> Path:
@@ -230,6 +259,48 @@ def is_current(path: Path, decides: Mapping[str, Any]) -> bool:
         return all(found.get(key) == value for key, value in wanted.items()) and found["sha256"] == sha256(path)
     except (DataError, KeyError):
         return False
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Removes temporary files of `path`, and what lies beside them under their names, that no process holds."""
+    for part in path.parent.glob(f".part-{8 * '[0-9a-f]'}-{glob.escape(path.name)}"):
+        with contextlib.suppress(OSError), part.open("rb") as file:  # another one may be removing it too
+            if not _lock(file):
+                continue
+            for left in path.parent.glob(f"{glob.escape(part.name)}?*"):
+                shutil.rmtree(str(left), ignore_errors=True)
+            part.unlink()
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Makes other processes wait that want to begin a file there: one just begun has no lock yet."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(str(folder), os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a network drive without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Marks a temporary file as being written, until it is closed, which a killed process's files are.
+
+    Returns:
+        False if another process holds it, or if there are no such locks here (Windows, some network drives): then
+        nobody's files are removed.
+    """
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _ending(input_type: str) -> str:

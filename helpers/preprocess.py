@@ -15,6 +15,7 @@ import io
 import math
 import re
 import struct
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, Sequence
@@ -110,10 +111,13 @@ def _decode(data: bytes, path: Path) -> np.ndarray:
     size = _claimed_size(data)
     if size is not None and size[0] * size[1] > MAX_PIXELS:
         raise _too_large(path)
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our own message is enough
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:  # a size that OpenCV itself does not allow
         raise _too_large(path) from error
+    finally:
+        cv2.utils.logging.setLogLevel(level)
     if image is None:
         raise DataError(f"The image {path} is damaged or no picture; copy it again, or convert it to JPEG or PNG.")
     return image
@@ -128,8 +132,10 @@ def _decode_tiff(data: bytes, path: Path) -> np.ndarray:
             f"Reading the TIFF image {path} needs Pillow; `pip install pillow`, or convert the image to PNG."
         ) from error
     try:
-        with Image.open(io.BytesIO(data)) as page:
-            upright = ImageOps.exif_transpose(page)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # our own message is enough
+            with Image.open(io.BytesIO(data)) as page:
+                upright = ImageOps.exif_transpose(page)
     except Image.DecompressionBombError as error:
         raise _too_large(path) from error
     except Exception as error:  # a broken file makes Pillow raise OSError, SyntaxError, TypeError and others

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from helpers import paths
 from helpers.backends import qdq
 from helpers.backends.base import Backend, BuildSpec, Engine, only_cpu, threads
 from helpers.errors import DataError
@@ -74,7 +75,7 @@ class OpenVinoBackend(Backend):
     def _build(self, onnx_path: Path, spec: BuildSpec, calibration: Calibration | None, out: Path) -> None:
         import openvino
 
-        with tempfile.TemporaryDirectory(prefix=".part-", dir=str(out.parent)) as folder:
+        with tempfile.TemporaryDirectory(prefix=f"{out.name}-", dir=str(out.parent)) as folder:
             if spec.needs_calibration:
                 quantised = Path(folder) / "model.onnx"
                 # What is not rounded stays float32 in the file: the hint says what it is computed in.
@@ -87,6 +88,7 @@ class OpenVinoBackend(Backend):
                     model.reshape(_fixed_shape(model, spec))
                 openvino.save_model(model, str(members[0]), compress_to_fp16=_HINTS[spec.precision] == "f16")
             except RuntimeError as error:
+                paths.try_disk(out, onnx_path.stat().st_size)  # OpenVINO removes what it could not complete
                 raise DataError(f"OpenVINO cannot convert {onnx_path}: {_last_line(error)}.") from error
             _pack(members, out)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import pickle
 from pathlib import Path
 
 import cv2
+import mmcv
 import mmpose
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from pycocotools.cocoeval import COCOeval
 from helpers import dataset as room
 from helpers.dataset import CocoDataset
 from helpers.decode import FLIP_INDEX, Poses
-from helpers.evaluate import evaluate, to_coco_results
+from helpers.evaluate import evaluate, save_pickle, to_coco_results
 
 CONFIGS = Path(mmpose.__file__).parent / ".mim/configs/body/2d_kpt_sview_rgb_img/associative_embedding/coco"
 OFFICIAL = ("hrnet_w32_coco_512x512.py", "res50_coco_512x512.py", "mobilenetv2_coco_512x512.py")
@@ -130,7 +132,9 @@ def mmpose_evaluate(monkeypatch, tmp_path):
     """`BottomUpCocoDataset.evaluate` under an official config -> (the ten numbers, the results list)."""
     monkeypatch.setattr(bottom_up_coco, "COCOeval", XtCOCOeval)
 
-    def run(annotation_file: Path, found: dict[int, Poses], config: str = OFFICIAL[0]) -> tuple[dict, list]:
+    def run(
+        annotation_file: Path, found: dict[int, Poses], config: str = OFFICIAL[0], pickled: Path | None = None
+    ) -> tuple[dict, list]:
         settings = Config.fromfile(str(CONFIGS / config)).data.test
         outputs = [
             {
@@ -143,6 +147,8 @@ def mmpose_evaluate(monkeypatch, tmp_path):
             }
             for image_id, each in found.items()
         ]
+        if pickled is not None:
+            outputs = mmcv.load(str(pickled))
         with contextlib.redirect_stdout(io.StringIO()):
             theirs = bottom_up_coco.BottomUpCocoDataset(
                 str(annotation_file), "val2017", settings.data_cfg, [], settings.dataset_info, test_mode=True
@@ -183,6 +189,21 @@ def test_same_results_list(tmp_path, mmpose_evaluate):
     counted = [each for each in theirs if any(score > 0 for score in each["keypoints"][2::3])]
     assert len(theirs) > len(counted) > 50
     assert json.loads(json.dumps(to_coco_results(found))) == counted
+
+
+def test_mmpose_scores_our_pickle(tmp_path, mmpose_evaluate):
+    """The file that the sample's `--out x.pkl` writes."""
+    dataset = write_dataset(tmp_path / "coco", 3, images=30)
+    found = find_in_some(dataset, 3)
+    pickled = save_pickle(tmp_path / "x.pkl", found, dataset)
+    numbers, results = mmpose_evaluate(dataset.annotation_file, {}, pickled=pickled)
+    assert (numbers, results) == mmpose_evaluate(dataset.annotation_file, found)
+    assert_same_numbers(evaluate(found, dataset, dataset.image_ids).numbers, numbers)
+    with pickled.open("rb") as file:
+        first = pickle.load(file)[2]
+    assert set(first) == {"preds", "scores", "image_paths", "output_heatmap"}
+    assert first["preds"][0].shape == (17, 3 + found[dataset.image_ids[2]].tags.shape[1])
+    assert first["preds"][0].dtype == np.float32
 
 
 def test_same_numbers_on_some_of_the_images(tmp_path, mmpose_evaluate):

@@ -51,7 +51,9 @@ def fails(capsys, status: int, *argv: str) -> str:
         (["eval", "--calibration-method", "nonsense"], "there is no method 'nonsense'"),
         (["build", "--precision", "qint8_mixed_float16", "--max-drop", "-1"], "must be from 0 to 1"),
         (["eval", "--weights", "demoo"], "demoo"),
-        (["eval", "--image-num", "0"], "--image-num"),
+        (["eval", "--image-num", "-1"], "--image-num"),
+        (["perf", "--image-num", "0"], "--image-num"),
+        (["eval", "--resume", "--fresh"], "not allowed with"),
         (["eval", "--image-num", "100000"], "256"),
         (["eval", "--batch-size", "-3"], "--batch-size"),
         (["build", "--dynamic-shape", "maybe"], "true or false"),
@@ -203,7 +205,8 @@ def test_an_eval_with_failures_says_so_and_keeps_no_record(capsys, tmp_path, hom
     captured = capsys.readouterr()
     assert "2 of 2 images" in captured.out
     assert dataset.path(chosen[1]).name in captured.err
-    assert files(home) == before
+    [journal] = files(home) - before  # from which the same command goes on, once the image is repaired
+    assert journal.suffix == ".jsonl"
 
 
 def test_eval_prints_the_ten_numbers_and_their_scope(capsys, tmp_path, home):
@@ -216,6 +219,22 @@ def test_eval_prints_the_ten_numbers_and_their_scope(capsys, tmp_path, home):
     ids = CocoDataset(paths.demo_data()).sample(4)
     assert {r["image_id"] for r in json.loads(results.read_text())} <= set(ids)
     assert list((home / "output" / "records").glob("MobileNetv2_demo_*.json"))
+
+
+def test_eval_again(capsys, tmp_path):
+    """A run that finished runs again, unless --resume says to use what it found."""
+    argv = ["eval", "--image-num", "2", "--seed", "5", "--no-flip"]
+    assert main([*argv, "--out", str(tmp_path / "x.json")]) == 0
+    first = capsys.readouterr()
+    assert first.err == ""
+    assert main([*argv, "--resume", "--out", str(tmp_path / "y.json")]) == 0
+    again = capsys.readouterr()
+    assert again.err == "2 of 2 images from an earlier run that finished\n"
+    assert again.out.splitlines()[:12] == first.out.splitlines()[:12]
+    assert (tmp_path / "y.json").read_bytes() == (tmp_path / "x.json").read_bytes()
+    assert main([*argv, "--out", str(tmp_path / "z.pkl")]) == 0
+    assert capsys.readouterr().err == ""
+    assert (tmp_path / "z.pkl").read_bytes()[:2] == b"\x80\x04"
 
 
 def test_json_is_the_record(capsys):
