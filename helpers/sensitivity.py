@@ -113,7 +113,7 @@ def rank(
         precision: one of the qint ones.
         calibration: the pictures; ranges come from all of them, outputs from the first few.
         progress: called after every layer with (done, all).
-        most: so many layers, spread evenly from input to output; None for all. HRNet's 300 take many minutes.
+        most: so many layers, spread evenly from input to output; None for all. HRNet's 294 take many minutes.
 
     Returns:
         A row per convolution, the worst first.

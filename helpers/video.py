@@ -112,6 +112,21 @@ def annotate(
     return Annotated(Path(source if target is None else target), done, announced, fps, time.perf_counter() - start)
 
 
+def pan(image: np.ndarray, target: str | os.PathLike[str], frames: int = 8) -> Path:
+    """Makes a video of one picture, a second long: its left three quarters, moving to the right ones.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+        target: the video, `.mp4`; complete or not there.
+        frames: how many.
+    """
+    width = 3 * image.shape[1] // 4
+    with _Sink(Path(target), float(frames)) as sink:
+        for left in np.linspace(0, image.shape[1] - width, frames).round().astype(int):
+            sink.write(image[:, left : left + width])
+    return Path(target)
+
+
 def stills(path: str | os.PathLike[str], count: int) -> list[np.ndarray]:
     """Frames spread evenly over a video, (H, W, 3) uint8 BGR each; all if there are no more than `count`.
 

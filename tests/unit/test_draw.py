@@ -216,7 +216,7 @@ def test_the_step_view_counts_what_the_steps_hold(image):
     assert captions[1].startswith("2 · 33 peaks")
     assert captions[2].startswith("3 · grouped by tags: 2 people")
     assert captions[4].startswith("5 · refined: 1 missing joint")
-    ringed = figure.axes[4].collections[0].get_offsets()
+    ringed = figure.axes[4].collections[-1].get_offsets()
     assert np.allclose(ringed, steps.poses.keypoints[steps.grouped[..., 2] == 0][:, :2])
 
 

@@ -191,6 +191,15 @@ def test_a_name_that_is_no_video_is_refused(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
 
 
+def test_a_pan_shows_all_of_the_picture_bit_by_bit(tmp_path):
+    picture = np.zeros((64, 96, 3), np.uint8)
+    picture[:, :24], picture[:, 72:] = (255, 0, 0), (0, 0, 255)
+    first, *_, last = video.stills(video.pan(picture, tmp_path / "pan.mp4", 5), 5)
+    assert first.shape == last.shape == (64, 72, 3)
+    assert first[32, 8, 0] > 200 > 50 > first[32, -8].max()
+    assert last[32, -8, 2] > 200 > 50 > last[32, 8].max()
+
+
 def test_videos_are_known_by_their_ending():
     assert video.is_video("a/B.MP4")
     assert not video.is_video("a/b.jpg")
