@@ -219,7 +219,10 @@ def _batch_sizes(text: str) -> list[int]:
 
 
 def _devices(text: str) -> list[int]:
-    return scale_out.check_devices([int(each) for each in text.split(",")])
+    try:
+        return scale_out.check_devices([int(each) if each.isdecimal() else each for each in text.split(",")])
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _method(text: str) -> str:
