@@ -297,8 +297,8 @@ class Fleet:
         ]
 
     def processes(self) -> dict[str, int]:
-        """The process id of each worker, by device."""
-        return {_label(device): device.pid for device in self._devices if device.actor is not None}
+        """The process id of each worker that is ready, by device."""
+        return {_label(device): device.pid for device in self._ready()}
 
     # -- the cluster ---------------------------------------------------------------------------------------------
 
@@ -307,12 +307,14 @@ class Fleet:
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
         if self._address is not None:
             try:
+                _knock(self._address)
                 self._ray.init(address=self._address, **quiet)
-            except (ConnectionError, ValueError, RuntimeError) as error:
+            except (OSError, ValueError, RuntimeError) as error:
                 reason = str(error).strip().split("\n")[0]
                 raise DataError(f"There is no Ray cluster to join at {self._address}: {reason}") from error
             return
-        self._scratch = tempfile.mkdtemp(prefix="ray-")
+        # Not where TMPDIR says: the path of a socket has 107 characters at most, and Ray's own part of it 60.
+        self._scratch = tempfile.mkdtemp(prefix="ray-", dir="/tmp" if Path("/tmp").is_dir() else None)
         self._ray.init(
             address="local",  # whatever RAY_ADDRESS says
             num_cpus=len(self._numbers),
@@ -407,10 +409,13 @@ class Fleet:
         for index, some in enumerate(cut(itertools.chain(seen, names), length)):
             yield _Chunk(index, some, self._shards_folder / f"{self._runs}-{index:08}.jsonl")
 
+    def _ready(self) -> list[_Device]:
+        """Devices whose worker has loaded."""
+        return [device for device in self._devices if device.actor is not None and not device.loading]
+
     def _idle(self) -> list[_Device]:
         """Devices that have room for a chunk, those with least to do first; one twice if it has nothing."""
-        ready = [device for device in self._devices if device.actor is not None and not device.loading]
-        rooms = [(held, device) for device in ready for held in range(len(device.pending), _QUEUED)]
+        rooms = [(held, device) for device in self._ready() for held in range(len(device.pending), _QUEUED)]
         return [device for _, device in sorted(rooms, key=lambda room: room[0])]
 
     def _advance(self, again: deque[_Chunk]) -> list[_Chunk]:
@@ -607,8 +612,22 @@ def _import_ray() -> ModuleType:
     require()
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
     import ray
+    from ray._private import worker
 
+    # Whatever its options say, Ray tells of a lost worker on standard output, which is the record's with --json.
+    worker.print_to_stdstream = lambda *_, **__: None
     return ray
+
+
+def _knock(address: str) -> None:
+    """Tries the port of a cluster's head: Ray itself would wait for minutes.
+
+    Raises:
+        OSError: nobody answers there.
+    """
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():  # not `auto`
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _name(image: str | os.PathLike[str]) -> str:
