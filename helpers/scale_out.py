@@ -471,6 +471,30 @@ class Fleet:
             raise DataError(f"No worker is left: that of {_label(device)} was lost while it loaded ({reason}).")
 
 
+def limits(
+    stage_ms: Mapping[str, float], network_ms: float, bytes_per_image: float, cards: int, cores: int, storage_mbs: float
+) -> dict[str, float]:
+    """How many images per second each part of a machine with cards can do at most; the least is what it does.
+
+    A model, no measurement: stages overlap perfectly and nothing else takes time.
+
+    Args:
+        stage_ms: milliseconds of one core per image in `estimator.STAGES`; that of the network does not count.
+        network_ms: milliseconds of one card per image, mirror image included.
+        bytes_per_image: of the file.
+        cards, cores: how many the machine has. Each card has one process, in which one thread reads and resizes and
+            another one decodes.
+        storage_mbs: 10^6 bytes per second that the storage gives to the machine.
+    """
+    read, decoded = stage_ms["load"] + stage_ms["pre"], stage_ms["decode"]
+    return {
+        "network, on the cards": cards * 1e3 / network_ms,
+        "reading JPEG, a thread per card": cards * 1e3 / read,
+        "all host work, on the cores": cores * 1e3 / (read + decoded),
+        "storage": storage_mbs * 1e6 / bytes_per_image,
+    }
+
+
 def check_devices(devices: Sequence[int]) -> list[int]:
     """Device numbers, as they should be.
 
@@ -594,13 +618,18 @@ def append_shard(merged: IO[bytes], path: Path, count: int) -> list[str]:
     return [line["error"] for line in failed if "error" in line]  # a file's name may have the word in it
 
 
+def available() -> bool:
+    """Whether Ray is installed."""
+    return importlib.util.find_spec("ray") is not None
+
+
 def require() -> None:
     """Says how to get Ray if it is not here.
 
     Raises:
         DataError: it is not installed.
     """
-    if importlib.util.find_spec("ray") is None:
+    if not available():
         raise DataError(f"Work on several devices needs Ray: {INSTALL}")
 
 
