@@ -303,15 +303,18 @@ class Fleet:
     # -- the cluster ---------------------------------------------------------------------------------------------
 
     def _join(self) -> None:
-        """Connects to a cluster, or starts one that leaves nothing behind."""
+        """Connects to a cluster, or starts one in a folder that goes with it."""
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
         if self._address is not None:
             try:
                 _knock(self._address)
                 self._ray.init(address=self._address, **quiet)
             except (OSError, ValueError, RuntimeError) as error:
-                reason = str(error).strip().split("\n")[0]
-                raise DataError(f"There is no Ray cluster to join at {self._address}: {reason}") from error
+                reason = str(error).strip().split("\n")[0].rstrip(".")
+                raise DataError(
+                    f"Cannot join a Ray cluster at {self._address}: {reason}. Is it up (`ray status` there)? Is Ray's "
+                    "version the same? Does it want a token (RAY_AUTH_MODE=token, see docs/scale.md)?"
+                ) from error
             return
         # Not where TMPDIR says: the path of a socket has 107 characters at most, and Ray's own part of it 60.
         self._scratch = tempfile.mkdtemp(prefix="ray-", dir="/tmp" if Path("/tmp").is_dir() else None)

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -267,19 +268,31 @@ def test_a_slow_consumer_holds_the_workers_back(tmp_path):
 
 @has_ray
 def test_a_cluster_that_is_joined_goes_on(tmp_path):
+    """With a token, as Ray wants it; joined twice by a process of its own, since Ray reads the token once."""
     scratch = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+    ray = str(Path(sys.executable).with_name("ray"))
     options = f"--num-cpus=2 --port=0 --include-dashboard=false --object-store-memory=100000000 --temp-dir={scratch}"
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    environment = {**os.environ, **token, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(paths.root())}
+    code = (
+        "import sys\nfrom helpers.scale_out import Fleet\nfrom tests.scale.stub import StubSetup\n"
+        "for _ in range(2):\n"
+        f"    with Fleet(StubSetup('stub', 'x'), [0, 1], sys.argv[1], {str(tmp_path)!r}) as fleet:\n"
+        "        print(*(each.name for each in fleet.stream('abc')))\n"
+    )
     head = subprocess.Popen(
-        [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", *options.split()],
-        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+        [ray, "start", "--head", "--block", *options.split()],
+        env=environment,
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
     )
     try:
         address = next(line.split("'")[1] for line in head.stdout if "--address=" in line)
-        for _ in range(2):
-            with Fleet(StubSetup("stub", "x"), [0, 1], address, tmp_path / "work") as fleet:
-                assert [each.name for each in fleet.stream("abc")] == ["a", "b", "c"]
+        done = subprocess.run(
+            [sys.executable, "-c", code, address], env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "a b c\na b c\n", "")
         assert head.poll() is None
     finally:
         head.terminate()
