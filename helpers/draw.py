@@ -970,7 +970,7 @@ def limits_figure(by_cards: Mapping[int, Mapping[str, float]], title: str = "") 
     for colour, part in zip(_cycle(len(parts)), parts):
         ax.plot(counts, [by_cards[count][part] for count in counts], marker="o", ms=5, lw=2.2, color=colour, label=part)
     for count, rate in zip(counts, least):
-        text = f"{1e6 / rate / 3600:.1f} h"
+        text = f"{1e6 / rate / 3600:.2f} h"
         ax.annotate(text, (count, rate), (0, -9), textcoords="offset points", ha="center", va="top", fontsize=9)
     ax.set_xscale("log", base=2)
     ax.set_yscale("log")

@@ -13,7 +13,7 @@ import numpy as np
 import papermill
 import pytest
 
-from helpers import video, zoo
+from helpers import scale_out, video, zoo
 from tests.notebooks.runner import FOLDER, run
 
 NAMES = ("01_export", "02_build", "03_infer", "04_benchmark", "05_scale_out")
@@ -76,7 +76,7 @@ def test_the_parameters_of_this_test_exist(name):
 
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory, models):
-    """All four in order: folder, and executed notebooks by name."""
+    """All in order: folder, and executed notebooks by name."""
     out = tmp_path_factory.mktemp("walk")
     return out, {name: run(name, out, models, **QUICK.get(name, {})) for name in NAMES}
 
