@@ -194,14 +194,17 @@ class Fleet:
         self._scratch = ""
         self._shards_folder = Path()
         self._runs = 0
+        self._windows: dict[int, int] = {}
 
     def __enter__(self) -> Fleet:
         """Joins or starts the cluster, and loads every engine.
 
         Raises:
-            UsageError: as `Setup.estimator`.
+            UsageError: as `Setup.estimator`; or this process uses Ray already.
             DataError: there is no such cluster, or an engine could not be loaded.
         """
+        if self._ray.is_initialized():
+            raise UsageError("This process uses Ray already: leave the other fleet first, or call ray.shutdown().")
         try:
             self._join()
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -225,13 +228,16 @@ class Fleet:
         """As `PoseEstimator.window`.
 
         Raises:
-            DataError: the worker that was asked is lost.
+            DataError: no worker can be asked.
         """
-        device = next(device for device in self._devices if device.actor is not None)
-        try:
-            return self._ray.get(device.actor.window.remote(batch_size))
-        except self._ray.exceptions.RayError as error:
-            raise DataError(f"The worker of {_label(device)} was lost before it began; try again.") from error
+        self._start_missing()
+        for device in self._devices if batch_size not in self._windows else ():
+            with contextlib.suppress(self._ray.exceptions.RayError):  # that one is lost; the next one knows as well
+                self._windows[batch_size] = self._ray.get(device.actor.window.remote(batch_size))
+                break
+        if batch_size not in self._windows:
+            raise DataError("All workers were lost before they began; try again.")
+        return self._windows[batch_size]
 
     def stream(self, images: Iterable[str | os.PathLike[str]], batch_size: int = 1) -> Iterator[Outcome]:
         """As `PoseEstimator.stream`, for files: one outcome per image, in order, on as many devices as there are.
@@ -369,9 +375,7 @@ class Fleet:
         """Yields chunks in order, each with its complete shard, which goes when the next one is asked for."""
         if batch_size < 1:
             raise UsageError(f"The batch size must be 1 or more, not {batch_size}.")
-        for device in self._devices:
-            if device.actor is None:  # an earlier stream was left while it worked
-                self._start(device)
+        self._start_missing()
         todo: Iterator[_Chunk] = self._chunks(images, batch_size)
         again: deque[_Chunk] = deque()
         complete: dict[int, _Chunk] = {}
@@ -402,6 +406,12 @@ class Fleet:
             for device in self._devices:
                 if device.pending:
                     self._end(device)
+
+    def _start_missing(self) -> None:
+        """Begins the workers that were ended because an earlier stream was left while they worked."""
+        for device in self._devices:
+            if device.actor is None:
+                self._start(device)
 
     def _chunks(self, images: Iterable[str | os.PathLike[str]], batch_size: int) -> Iterator[_Chunk]:
         """Cuts images into chunks of one length, which depends on how many there are, as far as one can see."""
