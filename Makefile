@@ -1,9 +1,10 @@
 # Every target sets up what it needs; nothing is installed twice.
-#   make run    the four notebooks, headless: pictures and records in data/output/, all of it on one page, report.html
+#   make run    the notebooks, headless: pictures and records in data/output/, all of it on one page, report.html
 #   make bench  three networks x batch sizes 1 and 8: speed, memory, accuracy where there are trained weights; a table.
 #               make bench BENCH="--model HRNet --batch-size 1,4" for others (python -m helpers bench --help)
 #   make coco   the published table: official weights and COCO val2017 (1.4 GB to fetch), three networks in three
 #               precisions, ours beside what is published; goes on where it stopped. COCO="--image-num 200" for a sample
+#   make scale  notebook 5, from one device to many, with Ray, which it installs (requirements-scale.txt); docs/scale.md
 #   make test   unit, parity and notebook tests, with ruff
 #   make lab    JupyterLab on the notebooks
 #   make mlu    on an MLU card, inside a MagicMind container: the sample's whole job, see docs/mlu.md.
@@ -19,7 +20,7 @@ BIN := $(VENV)/bin
 OUT := data/output
 BENCH :=
 COCO :=
-NOTEBOOKS := 01_export 02_build 03_infer 04_benchmark
+NOTEBOOKS := 01_export 02_build 03_infer 04_benchmark 05_scale_out
 # A cell that hangs ends the run: papermill itself waits forever.
 CELL_TIMEOUT := 900
 
@@ -27,7 +28,7 @@ export PYTHONUTF8 := 1
 export PYTHONPATH := $(CURDIR)
 export JUPYTER_PLATFORM_DIRS := 1
 
-.PHONY: run bench coco test lab mlu lint format clean distclean setup
+.PHONY: run scale bench coco test lab mlu lint format clean distclean setup
 
 setup: $(VENV)/ready
 
@@ -55,6 +56,10 @@ run: setup
 	  echo "== $$name took $$(( $$(date +%s) - start )) s"; \
 	done
 	@$(BIN)/python -m helpers report
+
+scale: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-scale.txt
+	@$(MAKE) --no-print-directory run NOTEBOOKS=05_scale_out
 
 bench: setup
 	$(BIN)/python -m helpers bench $(BENCH)

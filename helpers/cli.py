@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import itertools
 import json
@@ -17,9 +18,9 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, NoReturn, Sequence, TextIO
+from typing import TYPE_CHECKING, Any, Callable, Iterator, NoReturn, Sequence, TextIO
 
-from helpers import backends, benchmark, fetch, mm_run, paths, records, zoo
+from helpers import backends, benchmark, fetch, mm_run, paths, records, scale_out, zoo
 from helpers import report as report_page
 from helpers.backends.base import only_cpu
 from helpers.calibration import DEFAULT_COUNT, DEFAULT_SPLIT, METHODS, CalibrationSet
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from helpers.journal import Journal
     from helpers.mm_run import CardTiming
     from helpers.records import Record
+    from helpers.scale_out import Fleet
 
 _TIMED_IMAGES, _SCORED_IMAGES = 16, 64  # unless told otherwise; a sweep times no more than that
 _NO_PEOPLE = "; no decoding: with random weights there is nobody to decode"
@@ -150,8 +152,24 @@ def build_parser() -> argparse.ArgumentParser:
         )
     for sub in (infer, score):
         sub.add_argument("--no-flip", action="store_true", help="no flip test: half the time, lower accuracy")
-    infer.add_argument("images", nargs="+", type=Path, help="image files, folders of images, or videos")
-    infer.add_argument("--out", type=Path, default=None, help="folder for poses.json, painted pictures and videos")
+        sub.add_argument(
+            "--devices",
+            type=_devices,
+            metavar="0,1",
+            help="share the images out, with Ray: numbers of cards or, where the CPU computes, of cores",
+        )
+        sub.add_argument(
+            "--ray-address", help="Ray cluster to join, of whose machines --devices are; else one is begun"
+        )
+    infer.add_argument(
+        "images", nargs="+", type=Path, help="image files, folders of images, lists (x.txt, one image a line), videos"
+    )
+    infer.add_argument(
+        "--out",
+        type=Path,
+        default=None,
+        help="folder for poses.json, painted pictures and videos; with --devices also x.jsonl, for an archive",
+    )
     for sub in (score, perf, bench):
         sub.add_argument(
             "--data",
@@ -209,6 +227,13 @@ def _count(text: str) -> int:
 
 def _batch_sizes(text: str) -> list[int]:
     return [_positive(each) for each in text.split(",")]
+
+
+def _devices(text: str) -> list[int]:
+    try:
+        return scale_out.check_devices([int(each) if each.isdecimal() else each for each in text.split(",")])
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _method(text: str) -> str:
@@ -321,16 +346,19 @@ def build_engine(args: argparse.Namespace) -> int:
 def infer_images(args: argparse.Namespace) -> int:
     """Finds people in images and videos; poses.json and what is painted if there is an output folder."""
     from helpers import video
-    from helpers.preprocess import list_images
 
-    files: list[Path] = []
-    for path in args.images:
-        files += list_images(path) if path.is_dir() else [path]
+    _check_devices(args)
+    if args.out is not None and args.out.suffix == ".jsonl":
+        return _infer_archive(args)
+    files = list(_images(args.images))
+    if args.devices is not None and any(video.is_video(file) for file in files):
+        raise UsageError("a video goes through one device; leave out --devices, or give images")
     names = _painted_names(files)
     _check_output_folder(args.out, names, files)
-    estimator = PoseEstimator(_load(args, _built(args)), flip_test=not args.no_flip)
+    built = _built(args)
     failures: list[str] = []
     with contextlib.ExitStack() as stack:
+        estimator = stack.enter_context(_estimator(args, built))
         lists = []
         if args.out is not None:
             part = stack.enter_context(paths.atomic_write(args.out / "poses.json"))
@@ -343,8 +371,37 @@ def infer_images(args: argparse.Namespace) -> int:
     return _failed(failures, len(files))
 
 
+def _infer_archive(args: argparse.Namespace) -> int:
+    """Finds people in any number of images, whose list is read as it goes; a JSON line for each."""
+    if args.devices is None:
+        raise UsageError(f"--out {args.out} needs --devices; without, name a folder")
+    if args.json:
+        raise UsageError(f"--json has no record to print: the results are the lines of {args.out}")
+    with _estimator(args, _built(args)) as fleet:
+        progress = functools.partial(_progress, count=0)
+        count, failures = fleet.save(_images(args.images), args.out, args.batch_size, progress)
+    print(f"{args.out}: {count} images")
+    return _failed(failures, count)
+
+
+def _images(given: Sequence[Path]) -> Iterator[Path]:
+    """The files that folders hold and lists name, or that are given themselves."""
+    from helpers.preprocess import list_images
+
+    for path in given:
+        if path.is_dir():
+            yield from list_images(path)
+        elif path.suffix == ".txt":
+            yield from scale_out.read_list(path)
+        else:
+            yield path
+
+
 def _infer_pictures(
-    args: argparse.Namespace, estimator: PoseEstimator, pictures: Sequence[tuple[str, Path]], lists: Sequence[_JsonList]
+    args: argparse.Namespace,
+    estimator: PoseEstimator | Fleet,
+    pictures: Sequence[tuple[str, Path]],
+    lists: Sequence[_JsonList],
 ) -> list[str]:
     """Pictures, as (name when painted, file): their entries go to the lists; one sentence per failure."""
     from helpers.draw import confident
@@ -398,11 +455,11 @@ def evaluate_dataset(args: argparse.Namespace) -> int:
 
     if args.out is not None and (args.out.is_dir() or not args.out.name):
         raise UsageError(f"--out {args.out} is a folder; name a file for the results")
+    _check_devices(args)
     dataset = _dataset(args)
     image_ids = dataset.sample(args.image_num or None, args.seed)
     built = _built(args, scored=dataset)
-    with _load(args, built) as engine:
-        estimator = PoseEstimator(engine, flip_test=not args.no_flip)
+    with _estimator(args, built) as estimator:
         run, kept = _scored(built, estimator, dataset, image_ids, args.batch_size, args.resume, args.fresh)
     record = benchmark.accuracy_record(built, run, dataset, args.batch_size, estimator.flip_test, args.command)
     what = f"{record.model}, {record.weights} weights, {record.precision} on {record.backend}, {record.dataset}"
@@ -748,6 +805,28 @@ def _time_alone(args: argparse.Namespace, built: Path, engine: Engine, batch_siz
 
 def _can_export() -> bool:
     return all(importlib.util.find_spec(package) for package in ("torch", "mmcv", "mmpose"))
+
+
+def _check_devices(args: argparse.Namespace) -> None:
+    """Says what is wrong with the arguments of many devices, and that Ray is missing, before anything is built."""
+    if args.devices is None and args.ray_address is not None:
+        raise UsageError("--ray-address needs --devices, the devices of each machine")
+    if args.devices is not None and args.device_id != 0:
+        raise UsageError("--device-id is for one device; give it in --devices")
+    if args.devices is not None:
+        scale_out.require()
+
+
+@contextlib.contextmanager
+def _estimator(args: argparse.Namespace, built: Path) -> Iterator[PoseEstimator | Fleet]:
+    """What finds people: on one device, or on many, which are compared in the end."""
+    if args.devices is None:
+        yield PoseEstimator(_load(args, built), flip_test=not args.no_flip)
+        return
+    setup = scale_out.Setup(args.backend, built, not args.no_flip, options={"simulate": args.simulate})
+    with scale_out.Fleet(setup, args.devices, args.ray_address) as fleet:
+        yield fleet
+        print(records.align(fleet.table()), file=sys.stderr)
 
 
 def _load(args: argparse.Namespace, built: Path) -> Engine:

@@ -938,6 +938,67 @@ def _gain(by_size: Mapping[int, NetworkTiming]) -> str:
     return f"{percent:+d}%" if percent else "no gain"
 
 
+@_styled
+def scaling_figure(rates: Mapping[int, float], title: str = "") -> Figure:
+    """What more workers bring, beside what they would if nothing held them up.
+
+    Args:
+        rates: number of workers -> images per second.
+        title: what to see.
+    """
+    fig, axes = _figure(9, 3.8)
+    ax = axes[0, 0]
+    counts = list(rates)
+    ideal = [rates[counts[0]] / counts[0] * count for count in counts]
+    ax.plot(counts, ideal, color="#999999", lw=2, ls="--")
+    ax.annotate("as many times as workers", (counts[-1], ideal[-1]), (-8, 8), textcoords="offset points", ha="right")
+    ax.plot(counts, list(rates.values()), marker="o", ms=8, lw=2.5, color=_cycle(1)[0])
+    for count, rate in rates.items():
+        text = f"{rate:.2f} images/s, {rate / rates[counts[0]]:.2f}x"
+        ax.annotate(text, (count, rate), (0, -10), textcoords="offset points", ha="center", va="top")
+    ax.set_xticks(counts, [str(count) for count in counts])
+    ax.set_xlim(counts[0] - 0.5, counts[-1] + 0.5)
+    ax.set_ylim(0, 1.2 * max(*ideal, *rates.values()))
+    ax.set_xlabel("workers, a core each")
+    ax.set_ylabel("images per second")
+    ax.set_title(title)
+    return fig
+
+
+@_styled
+def limits_figure(by_cards: Mapping[int, Mapping[str, float]], title: str = "") -> Figure:
+    """How many images per second each part of a machine allows, the more cards it has; the lowest line counts.
+
+    Args:
+        by_cards: number of cards -> part -> images per second at most (`scale_out.limits`).
+        title: what to see.
+    """
+    fig, axes = _figure(9, 4.4)
+    ax = axes[0, 0]
+    counts = list(by_cards)
+    least = [min(parts.values()) for parts in by_cards.values()]
+    ax.plot(counts, least, color="#000000", lw=9, alpha=0.15, solid_capstyle="round")
+    parts = list(by_cards[counts[0]])
+    for colour, part in zip(_cycle(len(parts)), parts):
+        ax.plot(counts, [by_cards[count][part] for count in counts], marker="o", ms=5, lw=2.2, color=colour, label=part)
+    for count, rate in zip(counts, least):
+        text = f"{1e6 / rate / 3600:.2f} h"
+        ax.annotate(text, (count, rate), (0, -9), textcoords="offset points", ha="center", va="top", fontsize=9)
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    ax.set_ylim(low / 2, high)
+    ax.set_xticks(counts, [str(count) for count in counts])
+    ticks = _decades(*ax.get_ylim())
+    ax.set_yticks(ticks, [f"{tick:,.0f}" for tick in ticks])
+    ax.minorticks_off()
+    ax.set_xlabel("cards in the machine (under the line: hours for a million images)")
+    ax.set_ylabel("images per second")
+    ax.legend(ncol=2, loc="upper center", bbox_to_anchor=(0.5, -0.18), fontsize=9)
+    ax.set_title(title)
+    return fig
+
+
 def _ms(value: float) -> str:
     """Milliseconds to read: `0.7 ms`, `12 ms`, `1.3 s`."""
     if value < 1000:

@@ -89,6 +89,33 @@ class Result:
     stage_ms: dict[str, float]
 
 
+def to_line(outcome: Outcome) -> dict[str, Any]:
+    """What was found in an image as JSON types, which keep the exact value of every float32."""
+    poses = outcome.poses
+    return {
+        "keypoints": poses.keypoints.tolist(),
+        "scores": poses.scores.tolist(),
+        "tags": poses.tags.tolist(),
+        "tag_count": poses.tags.shape[1],
+        "stage_ms": outcome.stage_ms,
+    }
+
+
+def from_line(line: Mapping[str, Any]) -> Result:
+    """Reads what `to_line` made, equal to the last bit.
+
+    Raises:
+        KeyError, TypeError, ValueError: the line is damaged.
+    """
+    people = len(line["scores"])
+    poses = Poses(
+        keypoints=np.array(line["keypoints"], np.float32).reshape(people, len(KEYPOINT_NAMES), 3),
+        scores=np.array(line["scores"], np.float32),
+        tags=np.array(line["tags"], np.float32).reshape(people, line["tag_count"]),
+    )
+    return Result(poses, line["stage_ms"])
+
+
 class Journal:
     """The results of one evaluation, in memory and in a file.
 
@@ -148,19 +175,8 @@ class Journal:
         Raises:
             DataError: it cannot be written; what was written before is not lost.
         """
-        poses = outcome.poses
         self.finished = False
-        self._append(
-            {
-                "image_id": image_id,
-                "image_sha256": _digest(image),
-                "keypoints": poses.keypoints.tolist(),
-                "scores": poses.scores.tolist(),
-                "tags": poses.tags.tolist(),
-                "tag_count": poses.tags.shape[1],
-                "stage_ms": outcome.stage_ms,
-            }
-        )
+        self._append({"image_id": image_id, "image_sha256": _digest(image), **to_line(outcome)})
 
     def finish(self) -> None:
         """Notes that everything made from the results is saved: the next run of the same will begin anew."""
@@ -197,7 +213,7 @@ class Journal:
                 line = json.loads(text.decode("utf-8"))
                 self.finished = _FINISHED in line
                 if not self.finished:
-                    self._found[line["image_id"]] = line["image_sha256"], _result(line)
+                    self._found[line["image_id"]] = line["image_sha256"], from_line(line)
 
 
 def _digest(image: Path) -> str:
@@ -206,13 +222,3 @@ def _digest(image: Path) -> str:
         return paths.sha256(image)
     except DataError:
         return ""
-
-
-def _result(line: Mapping[str, Any]) -> Result:
-    people = len(line["scores"])
-    poses = Poses(
-        keypoints=np.array(line["keypoints"], np.float32).reshape(people, len(KEYPOINT_NAMES), 3),
-        scores=np.array(line["scores"], np.float32),
-        tags=np.array(line["tags"], np.float32).reshape(people, line["tag_count"]),
-    )
-    return Result(poses, line["stage_ms"])

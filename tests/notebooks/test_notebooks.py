@@ -13,10 +13,10 @@ import numpy as np
 import papermill
 import pytest
 
-from helpers import video, zoo
+from helpers import scale_out, video, zoo
 from tests.notebooks.runner import FOLDER, run
 
-NAMES = ("01_export", "02_build", "03_infer", "04_benchmark")
+NAMES = ("01_export", "02_build", "03_infer", "04_benchmark", "05_scale_out")
 FIGURES = {
     "01_export": {"01_heatmaps", "01_check"},
     "02_build": {"02_agreement", "02_poses", "02_histograms", "02_counts", "02_sensitivity"},
@@ -43,6 +43,7 @@ FIGURES = {
         "04_throughput",
         "04_trade",
     },
+    "05_scale_out": {"05_limits", *(["05_scaling"] if scale_out.available() else [])},
 }
 QUICK = {
     "02_build": {"calibration_num": 2, "calibration_counts": [1, 2], "sensitivity_num": 1, "sensitivity_layers": 8},
@@ -55,6 +56,7 @@ QUICK = {
         "batch_sizes": [1, 2],
         "option_num": 3,
     },
+    "05_scale_out": {"image_num": 4, "batch_size": 2},
 }
 
 
@@ -74,7 +76,7 @@ def test_the_parameters_of_this_test_exist(name):
 
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory, models):
-    """All four in order: folder, and executed notebooks by name."""
+    """All in order: folder, and executed notebooks by name."""
     out = tmp_path_factory.mktemp("walk")
     return out, {name: run(name, out, models, **QUICK.get(name, {})) for name in NAMES}
 
