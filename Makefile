@@ -67,9 +67,10 @@ bench: setup
 coco: setup
 	$(BIN)/python -m helpers coco $(COCO)
 
-# A process per core, and what a file shares is made once: whole files go to one process.
+# A process per core, and what a file shares is made once: whole files go to one process. Speeds are compared afterwards.
 test: setup lint
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not alone" --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m alone
 
 lab: setup
 	$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -515,7 +515,7 @@ def decode_times(
         _, height, width = output.shape
         _, transform = resize_align(np.zeros((4 * height, 4 * width, 3), np.uint8), 4 * min(height, width))
         calls = {label: functools.partial(call, output, flipped, transform) for label, call in decoders.items()}
-        found[people] = compare(calls, rounds, warm_up=0 if found else 1, turn_seconds=0.05)
+        found[people] = compare(calls, rounds, warm_up=0 if found else 1, turn_seconds=0.3)
     return found
 
 

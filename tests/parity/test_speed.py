@@ -23,6 +23,8 @@ DECODERS = {
     "numba": functools.partial(decode.decode_poses, compiled=True),
 }
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def estimator(tmp_path_factory):

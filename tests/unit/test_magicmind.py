@@ -14,7 +14,6 @@ import types
 
 import cv2
 import numpy as np
-import onnx
 import pytest
 
 from helpers import backends, benchmark, export, network, paths, preprocess, records, zoo
@@ -67,7 +66,6 @@ def recipe(monkeypatch):
     given = []
 
     def build(onnx_path, spec, calibration, out):
-        assert onnx.load(str(onnx_path)).opset_import[0].version == onnxruntime.BACKEND.opset  # not MagicMind's 11
         given.append((spec, calibration.method, list(calibration.batches())))
         onnxruntime._RECIPES["force_float32"](onnx_path, spec, None, out)
 
