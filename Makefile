@@ -67,9 +67,10 @@ bench: setup
 coco: setup
 	$(BIN)/python -m helpers coco $(COCO)
 
-# A process per core, and what a file shares is made once: whole files go to one process. Speeds are compared afterwards.
+# A process per core, and what a file shares is made once: whole files go to one process, the longest (notebooks) first.
+# Speeds are compared afterwards.
 test: setup lint
-	$(BIN)/python -m pytest -m "not alone" --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not alone" --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m alone
 
 lab: setup
