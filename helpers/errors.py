@@ -9,3 +9,8 @@ class UsageError(ValueError):
 
 class DataError(RuntimeError):
     """What a run needs is missing or wrong: a file or what is in it, a library, a card (exit status 1)."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what a library says, without its full stop, to be quoted in a sentence of ours."""
+    return str(error).strip().split("\n")[0].rstrip(".")

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Iterator, Sequence
 import numpy as np
 
 from helpers import network, paths, preprocess, zoo
-from helpers.errors import DataError, UsageError
+from helpers.errors import DataError, UsageError, first_line
 
 if TYPE_CHECKING:
     import onnx
@@ -215,7 +215,7 @@ def operators(path: str | os.PathLike[str]) -> dict[str, int]:
     try:
         document = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # what protobuf makes of damaged bytes has several types
-        raise DataError(f"{path} cannot be read as ONNX; export it again ({_first_line(error)}).") from error
+        raise DataError(f"{path} cannot be read as ONNX; export it again ({first_line(error)}).") from error
     return dict(collections.Counter(node.op_type for node in document.graph.node).most_common())
 
 
@@ -274,7 +274,7 @@ def _verify(
                     wanted = module(torch.from_numpy(images)).numpy()
                 rows.append(_compare(found, wanted, opset, (batch, height, width), tolerance))
     except Exception as error:  # protobuf and ONNX Runtime have a dozen kinds, without a common ancestor
-        raise DataError(f"{name} does not run in ONNX Runtime: {_first_line(error)}.") from error
+        raise DataError(f"{name} does not run in ONNX Runtime: {first_line(error)}.") from error
     for row in rows:
         if not row.passed:
             raise DataError(
@@ -404,7 +404,7 @@ def _check_graph(path: Path, opset: int, name: str, input_type: str = "float32")
             dim.Clear()
         sized = infer_shapes(sized, check_type=True, strict_mode=True, data_prop=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise DataError(f"{name} is no valid ONNX graph: {_first_line(error)}") from error
+        raise DataError(f"{name} is no valid ONNX graph: {first_line(error)}") from error
     _expect(name, "opset", _opset(document), opset)
     _expect(name, "inputs and outputs", [v.name for v in (*free.graph.input, *free.graph.output)], [INPUT, OUTPUT])
     _expect(name, "free input", _dims(free.graph.input[0]), _INPUT_DIMS[input_type])
@@ -432,10 +432,6 @@ def _type(value: onnx.ValueInfoProto) -> str:
     import onnx
 
     return onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
 
 
 def _version(package: str) -> str | None:

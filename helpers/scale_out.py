@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, Sequence
 
 from helpers import backends, decode, paths, zoo
-from helpers.errors import DataError, UsageError
+from helpers.errors import DataError, UsageError, first_line
 from helpers.estimator import Outcome, PoseEstimator
 from helpers.journal import from_line, to_line
 
@@ -316,7 +316,7 @@ class Fleet:
                 _knock(self._address)
                 self._ray.init(address=self._address, **quiet)
             except (OSError, ValueError, RuntimeError) as error:
-                reason = str(error).strip().split("\n")[0].rstrip(".")
+                reason = first_line(error)
                 raise DataError(
                     f"Cannot join a Ray cluster at {self._address}: {reason}. Is it up (`ray status` there)? Is Ray's "
                     "version the same? Does it want a token (RAY_AUTH_MODE=token, see docs/scale.md)?"
@@ -480,7 +480,7 @@ class Fleet:
             return
         self._devices.remove(device)
         if not self._devices:
-            reason = str(error).strip().split("\n")[0]
+            reason = first_line(error)
             raise DataError(f"No worker is left: that of {_label(device)} was lost while it loaded ({reason}).")
 
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from helpers import paths, zoo
 from helpers.backends.base import Backend, BuildSpec, Engine, exported
-from helpers.errors import DataError, UsageError
+from helpers.errors import DataError, UsageError, first_line
 from helpers.preprocess import MEAN_RGB, STD_RGB
 
 if TYPE_CHECKING:
@@ -518,7 +518,7 @@ def _calls(step: str) -> Iterator[None]:
     except (DataError, UsageError):
         raise
     except Exception as error:
-        line = str(error).strip().split("\n")[0].rstrip(".")
+        line = first_line(error)
         raise DataError(f"MagicMind raised {type(error).__name__} at {step}: {line}.") from error
 
 

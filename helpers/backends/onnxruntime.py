@@ -15,7 +15,7 @@ import numpy as np
 
 from helpers.backends import qdq
 from helpers.backends.base import Backend, BuildSpec, Engine, only_cpu, threads
-from helpers.errors import DataError
+from helpers.errors import DataError, first_line
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -71,7 +71,7 @@ class OnnxRuntimeEngine(Engine):
         try:
             return self._session.run(None, {"input": batch})[0]
         except Exception as error:
-            raise DataError(f"ONNX Runtime failed on {batch.shape}: {_first_line(error)}.") from error
+            raise DataError(f"ONNX Runtime failed on {batch.shape}: {first_line(error)}.") from error
 
     def _close(self) -> None:
         self._session = None
@@ -123,11 +123,7 @@ def _session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.Inf
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=_PROVIDERS)
     except Exception as error:  # a dozen kinds, without a common ancestor
-        raise DataError(f"ONNX Runtime cannot read {path}: {_first_line(error)}.") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".")
+        raise DataError(f"ONNX Runtime cannot read {path}: {first_line(error)}.") from error
 
 
 BACKEND = OnnxRuntimeBackend()

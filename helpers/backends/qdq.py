@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Collection, Iterable, Iterator, Sequence
 import numpy as np
 
 from helpers import preprocess
-from helpers.errors import DataError, UsageError
+from helpers.errors import DataError, UsageError, first_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,7 +81,7 @@ def load(path: Path) -> onnx.ModelProto:
             document = _without_deconvolutions(_fold_norms(document))
         return onnx.shape_inference.infer_shapes(_without_zeros(document))
     except Exception as error:  # protobuf and ONNX have a dozen kinds, without a common ancestor
-        raise DataError(f"{path} is no readable ONNX file: {_first_line(error)}; export it again.") from error
+        raise DataError(f"{path} is no readable ONNX file: {first_line(error)}; export it again.") from error
 
 
 def save(document: onnx.ModelProto, spec: BuildSpec, out: Path) -> None:
@@ -308,14 +308,14 @@ def _run(document: onnx.ModelProto, batches: Iterable[np.ndarray]) -> Iterator[l
             document.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # a dozen kinds, without a common ancestor
-        raise DataError(f"ONNX Runtime cannot read the network: {_first_line(error)}.") from error
+        raise DataError(f"ONNX Runtime cannot read the network: {first_line(error)}.") from error
     for batch in batches:
         try:
             yield session.run(None, {"input": _as_bytes(batch) if takes_bytes else batch})
         except (GeneratorExit, MemoryError):
             raise
         except Exception as error:
-            raise DataError(f"ONNX Runtime failed on a picture of {batch.shape}: {_first_line(error)}.") from error
+            raise DataError(f"ONNX Runtime failed on a picture of {batch.shape}: {first_line(error)}.") from error
 
 
 def quantise(
@@ -582,10 +582,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(logging.NOTSET)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".")
 
 
 def halve(document: onnx.ModelProto, names: Collection[str] | None = None) -> onnx.ModelProto:

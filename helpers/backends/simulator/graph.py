@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from helpers.backends.simulator.trace import Misuse, note
 from helpers.backends.simulator.values import DataType, Dims, ModelKind, Status, failure
+from helpers.errors import first_line
 
 if TYPE_CHECKING:
     from helpers.backends.simulator.calibrator import Learnt
@@ -93,7 +94,7 @@ class Parser:
         try:
             inputs = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]).get_inputs()
         except Exception as error:  # a dozen kinds, without a common ancestor
-            return failure(str(error).strip().split("\n")[0])
+            return failure(first_line(error))
         if any(each.type != "tensor(float)" for each in inputs):
             return failure(f"{path} has inputs other than {DataType.FLOAT32.name}, which is not simulated")
         network._inputs = [ITensor([size if isinstance(size, int) else -1 for size in each.shape]) for each in inputs]
