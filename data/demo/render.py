@@ -1,7 +1,6 @@
 """Renders the training pool: shards of JPEG scenes at the size in which the network meets them.
 
-    python data/demo/render.py --scenes 200 --seed 1     # held-out scenes
-    python data/demo/render.py --scenes 8000             # the training pool, about 0.04 s a scene on one core
+    python data/demo/render.py --scenes 8000    # the training pool, about 0.04 s a scene on one core
 
 Every scene is painted at a random camera size, saved as JPEG, read back and resized to a short side of 512, so
 that it carries the same blur and blocks as a test picture. Shards go to data/train/ (not committed); a shard that
@@ -32,7 +31,7 @@ SIZES = (
 )
 POOL = Path(__file__).resolve().parents[1] / "train"
 SHARD = 200
-HELD_OUT_SEED, POOL_SEED = 1, 100_000
+POOL_SEED = 100_000
 SCENE_KEYS = ("jpeg", "parts", "keypoints", "families")
 
 
