@@ -580,12 +580,12 @@ def trade_offs(
     first = next(iter(loaded))
     points = []
     for label, run in runs.items():
-        low, high = np.nanpercentile(drawn[label], (2.5, 97.5))
-        change_low, change_high = np.nanpercentile(drawn[label] - drawn[first], (2.5, 97.5))
+        low, high = evaluate.interval(drawn[label])
+        change_low, change_high = evaluate.interval(drawn[label] - drawn[first])
         point = {"label": label, "ms": turns.median_ms[label], "speedup": turns.speedup(label).median}
-        point.update(ap=run.stats.numbers["AP"], low=float(low), high=float(high))
+        point.update(ap=run.stats.numbers["AP"], low=low, high=high)
         point["change"] = run.stats.numbers["AP"] - runs[first].stats.numbers["AP"]
-        points.append({**point, "change_low": float(change_low), "change_high": float(change_high)})
+        points.append({**point, "change_low": change_low, "change_high": change_high})
     return points
 
 
@@ -623,6 +623,7 @@ def accuracy_record(
     batch_size: int = 1,
     flip_test: bool = True,
     command: str = "",
+    reference: Run | None = None,
 ) -> Record:
     """One row: how accurate a built model is, and the times of its run.
 
@@ -633,6 +634,7 @@ def accuracy_record(
         batch_size: most images in one run of the network.
         flip_test: whether the mirror image was used; if not, the record's `dataset` says so.
         command: how to do it again.
+        reference: that of float32 over the same images, to say what this precision changes.
     """
     facts, circumstances = paths.read_sidecar(built), _circumstances(command)
     if facts.get("simulated"):
@@ -640,7 +642,7 @@ def accuracy_record(
     return Record(
         **_built_facts(built),
         batch_size=batch_size,
-        **_accuracy(run, dataset, flip_test),
+        **_accuracy(run, dataset, flip_test, reference),
         stage_ms=None if facts.get("simulated") else run.stage_ms,
         **circumstances,
     )
@@ -715,28 +717,52 @@ def sweep_table(rows: Iterable[Record]) -> list[dict[str, Any]]:
     return [_sweep_row(row) for row in rows]
 
 
-def comparison(rows: Sequence[Record], precision: str) -> list[dict[str, Any]]:
+def contenders(model: str, weights: str) -> dict[str, str]:
+    """Weights for every network of the zoo: of the kind asked for, where that is a kind.
+
+    Args:
+        model: name of a network.
+        weights: `demo`, `official`, `random`, or a checkpoint file, which fits this network only.
+
+    Returns:
+        Network name -> weights; `random` for another network that has none of that kind.
+    """
+    model = zoo.get(model).name
+
+    def of(name: str) -> str:
+        here = weights in paths.WEIGHTS and (weights != "demo" or paths.demo_weights(name).is_file())
+        return weights if name == model or here else "random"
+
+    return {name: of(name) for name in zoo.NETWORKS}
+
+
+def comparison(rows: Sequence[Record], precision: str, shipped: Sequence[Record] = ()) -> list[dict[str, Any]]:
     """The closing table: every network of the zoo, measured here and published.
 
     Args:
         rows: records, of which those of `precision` are taken. Of several accuracies the one on most images
             counts, of several speeds the latest. Those of a simulated card do not count.
         precision: one of `zoo.PRECISIONS`.
+        shipped: records of accuracy that were measured elsewhere; of as many images those in `rows` count.
 
     Returns:
         One dict per network, for `pandas.DataFrame`. Accuracy that was not measured says what it needs.
     """
     table = []
     for name, network in zoo.NETWORKS.items():
-        mine = [r for r in rows if (r.model, r.precision) == (name, precision) and not r.simulated]
+        mine, elsewhere = (
+            [r for r in some if (r.model, r.precision) == (name, precision) and not r.simulated]
+            for some in (rows, shipped)
+        )
         mine.sort(key=lambda r: r.when or "")
-        scored = [r for r in mine if r.ap is not None and r.weights != "random"]
+        scored = [r for r in [*mine, *elsewhere] if r.ap is not None and r.weights != "random"]
         timed = [r for r in mine if r.latency_ms is not None]
         missing = "not measured yet" if paths.demo_weights(name).is_file() else "needs official weights"
         row = {"model": name, "AP here": missing, "AR here": missing}
         if scored:
             best = max(scored, key=lambda r: r.images or 0)
-            row["AP here"] = f"{best.ap:.3f} ({best.weights} weights, {best.images} images of {best.dataset})"
+            where = ", shipped figure" if best in elsewhere else ""
+            row["AP here"] = f"{best.ap:.3f} ({best.weights} weights, {best.images} images of {best.dataset}{where})"
             row["AR here"] = "-" if best.ar is None else f"{best.ar:.3f}"
         published = network.published.get(precision)
         row["AP published"] = f"{published.ap / 100:.4f}" if published else "-"
@@ -757,7 +783,7 @@ def published_table(cells: Sequence[tuple[str, str]], rows: Mapping[tuple[str, s
     """The published table with ours beside it, and whether ours holds.
 
     float32 and float16 hold if AP is within `zoo.TOLERANCE` of the published float32; int8 if it loses less against
-    our float32 than was lost there. A sample of the images decides nothing.
+    our float32 than was lost there. A sample of the images decides nothing, nor do weights that are not the official.
 
     Args:
         cells: (model, precision), in the table's order.
@@ -776,17 +802,33 @@ def published_table(cells: Sequence[tuple[str, str]], rows: Mapping[tuple[str, s
             for name, value in (("AP", row.ap), ("AR", row.ar)):
                 there = getattr(published[precision], name.lower())
                 cell[name], cell[f"{name} published"] = f"{100 * value:.2f}", f"{there:.2f}"
-                cell[f"{name} difference"] = f"{100 * value - there:+.2f}"
+                if row.weights == "official":
+                    cell[f"{name} difference"] = f"{100 * value - there:+.2f}"
+            cell.update(_percent_of(row))
             if row.calibration:
                 cell["calibrated with"] = row.calibration
         table.append({**cell, "verdict": _verdict(row, rows.get((model, "force_float32")), published)})
     return table
 
 
+def _percent_of(row: Record) -> dict[str, str]:
+    """How far AP depends on the sample of images, and what the precision changes, in percent."""
+    found = {}
+    if row.ap_interval:
+        found["AP, 95 %"] = "{:.1f} to {:.1f}".format(*(100 * value for value in row.ap_interval))
+        found["change"] = ""  # so that all rows have their columns in one order
+    if row.ap_change is not None:
+        low, high = (100 * value for value in row.ap_change_interval)
+        found["change"] = f"{100 * row.ap_change:+.2f} ({low:+.2f} to {high:+.2f})"
+    return found
+
+
 def _verdict(row: Record | None, float32: Record | None, published: Mapping[str, zoo.Accuracy]) -> str:
     """Whether a cell holds beside what is published; `float32` is ours of the same network."""
     if row is None or row.ap is None:
         return "not measured"
+    if row.weights != "official":
+        return f"none: {row.weights} weights"
     there = published["force_float32"].ap
     if row.precision.startswith("qint"):
         if float32 is None or float32.ap is None:
@@ -804,6 +846,7 @@ def _verdict(row: Record | None, float32: Record | None, published: Mapping[str,
 def _built_facts(built: str | Path) -> dict[str, Any]:
     facts = paths.read_sidecar(built)
     same = {key: facts[key] for key in ("model", "weights", "backend", "precision", "input_type")}
+    same["weights_sha256"] = facts.get("weights_sha256") or None
     pictures = facts.get("calibration")
     if pictures:
         same["calibration"] = f"{pictures['count']} pictures, {pictures['method']}"
@@ -812,15 +855,24 @@ def _built_facts(built: str | Path) -> dict[str, Any]:
     return {**same, "build_s": facts["build_s"], "model_bytes": facts["bytes"]}
 
 
-def _accuracy(run: Run, dataset: CocoDataset, flip_test: bool = True) -> dict[str, Any]:
+def _accuracy(run: Run, dataset: CocoDataset, flip_test: bool = True, reference: Run | None = None) -> dict[str, Any]:
     """The fields of a record that say how accurate a model is, and on what."""
-    return {
+    ap, image_ids = run.stats.numbers["AP"], run.image_ids
+    runs = {"this": run.poses} if reference is None else {"this": run.poses, "float32": reference.poses}
+    drawn = evaluate.resampled_ap(runs, dataset, image_ids) if ap is not None else {}
+    fields = {
         "dataset": records.scored_on(f"{dataset.root.resolve().name} {dataset.split}", flip_test),
         "images": run.stats.images,
-        "ap": run.stats.numbers["AP"],
+        "ap": ap,
         "ar": run.stats.numbers["AR"],
         "coco_stats": run.stats.numbers,
     }
+    if drawn:
+        fields["ap_interval"] = list(evaluate.interval(drawn["this"]))
+    if drawn and reference is not None:
+        fields["ap_change"] = ap - reference.stats.numbers["AP"]
+        fields["ap_change_interval"] = list(evaluate.interval(drawn["this"] - drawn["float32"]))
+    return fields
 
 
 def _circumstances(command: str) -> dict[str, Any]:

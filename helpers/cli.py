@@ -98,11 +98,17 @@ def build_parser() -> argparse.ArgumentParser:
     perf = verb("perf", time_engine, "Latency and throughput: network alone, and end to end.")
     bench = verb("bench", sweep, "The perf and eval of many: networks x batch sizes x precisions, one table.")
     page = verb("report", report, "Everything measured so far: a table, and one HTML page with the figures.")
-    table = verb("coco", score_published, "The published table: fetch, build and score on COCO, beside what it says.")
+    table = verb("coco", score_published, "The published table: fetch, build and score, beside what it says.")
     files.add_argument("--model", help=f"weights to fetch: one of {', '.join(zoo.NETWORKS)}, or all")
     files.add_argument("--coco", action="store_true", help="COCO val2017 and pictures to calibrate with, 1.1 GB")
     # What the table says is fixed, but for what the figures must not depend on.
-    table.set_defaults(weights="official", data=None, split="val2017", seed=0, dynamic_shape=True, input_type="float32")
+    table.set_defaults(data=None, split="val2017", seed=0, dynamic_shape=True, input_type="float32")
+    table.add_argument(
+        "--weights",
+        choices=("official", "demo"),
+        default="official",
+        help="demo: the same table of the demo weights on the demo set, which decides nothing about photographs",
+    )
     table.add_argument("--model", default="all", help=f"one of {', '.join(zoo.NETWORKS)}, or all (default)")
     table.add_argument("--image-num", type=_positive, default=None, help="a seeded sample; then there is no verdict")
     table.add_argument("--batch-size", type=_positive, default=1, help="most images in one run of the network")
@@ -193,6 +199,7 @@ def build_parser() -> argparse.ArgumentParser:
             "--max-drop", type=_share, help="leave the worst layers in float until AP, of these pictures, drops no more"
         )
     page.add_argument("--out", type=Path, default=None, help="the page (default data/output/report.html)")
+    table.add_argument("--out", type=Path, default=None, help="folder for the records (default data/output/records)")
     score.add_argument(
         "--out", type=Path, default=None, help="file for the results in COCO's format, or x.pkl in that of mmpose"
     )
@@ -555,7 +562,11 @@ def score_published(args: argparse.Namespace) -> int:
     backend = _backend(args)
     backend.require()
     models = _models(args.model)
-    fetch.coco()
+    if args.model == "all" and args.weights == "demo":
+        models = [model for model in models if paths.demo_weights(model).is_file()]
+    _check_output_folder(args.out, [], [])
+    if args.weights == "official":
+        fetch.coco()
     dataset = _dataset(args)
     image_ids = dataset.sample(args.image_num, args.seed)
     jobs = [
@@ -566,11 +577,12 @@ def score_published(args: argparse.Namespace) -> int:
     ]
     # What is wrong with all cells is said before the first.
     unscored = [pictures.files[0].parent for pictures in (_calibration(args, job, dataset) for job in jobs) if pictures]
-    rows, failures = {}, []
+    rows, runs, failures = {}, {}, []
     for count, job in enumerate(jobs, 1):
         print(f"{count} of {len(jobs)}: {job}, {len(image_ids)} images", file=sys.stderr, flush=True)
         try:
-            rows[job.model, job.spec.precision] = _cell(args, job, dataset, image_ids)
+            cell = _cell(args, job, dataset, image_ids, runs.get((job.model, "force_float32")))
+            rows[job.model, job.spec.precision], runs[job.model, job.spec.precision] = cell
         except (DataError, OSError, MemoryError) as error:  # the other cells do not suffer for it
             failures.append(f"{job}: {' '.join(str(error).split())}")
     table = benchmark.published_table([(job.model, job.spec.precision) for job in jobs], rows)
@@ -596,7 +608,7 @@ def report(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([row.to_dict() for row in source.rows], indent=2))
     else:
-        _print_closing_table(source.rows)
+        _print_closing_table(source)
     lacking = report_page.missing()
     if lacking and args.out is None:  # a container: the table is all that it promises
         print(f"no page without {' and '.join(lacking)}: pip install {' '.join(lacking)}", file=sys.stderr)
@@ -606,13 +618,14 @@ def report(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print_closing_table(rows: Sequence[Record]) -> None:
+def _print_closing_table(source: report_page.Source) -> None:
     """One table for each precision, the networks as rows."""
+    rows = source.rows
     machines = {(row.machine or {}).get("cpu", "unknown machine"): (row.machine or {}).get("cores") for row in rows}
     print("measured on " + ", ".join(f"{cpu} ({cores} cores)" if cores else cpu for cpu, cores in machines.items()))
     for precision in dict.fromkeys(row.precision for row in rows):
         print(f"\n{precision}")
-        print(records.align(benchmark.comparison(rows, precision)))
+        print(records.align(benchmark.comparison(rows, precision, source.shipped)))
     print(f"\nexecuted notebooks, pictures and records: {paths.output()}")
 
 
@@ -740,19 +753,21 @@ def _row(args: argparse.Namespace, job: _Job, dataset: CocoDataset) -> Record:
     return benchmark.with_accuracy(record, run, dataset)
 
 
-def _cell(args: argparse.Namespace, job: _Job, dataset: CocoDataset, image_ids: Sequence[int]) -> Record:
+def _cell(
+    args: argparse.Namespace, job: _Job, dataset: CocoDataset, image_ids: Sequence[int], reference: Run | None
+) -> tuple[Record, Run]:
     """One cell of the published table; images of an earlier run are taken over if nothing that decides it changed."""
-    if _can_export():
+    if job.weights == "official" and _can_export():
         fetch.checkpoint(job.model)
     built = _built(args, job, dataset)
     with _load(args, built) as engine:
         run, kept = _scored(built, PoseEstimator(engine), dataset, image_ids, job.spec.batch_size, resume=True)
     if run.failures:
         raise DataError(run.failures[0])
-    record = benchmark.accuracy_record(built, run, dataset, job.spec.batch_size, command=args.command)
-    records.save(record)
+    record = benchmark.accuracy_record(built, run, dataset, job.spec.batch_size, True, args.command, reference)
+    records.save(record, args.out)
     kept.finish()
-    return record
+    return record, run
 
 
 def _side_by_side(speed: _Speed) -> list[dict[str, Any]]:

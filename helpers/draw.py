@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from helpers.benchmark import Comparison, Cost, EndToEndTiming, NetworkTiming
     from helpers.export import CheckRow
     from helpers.preprocess import ResizeTransform
+    from helpers.records import Record
     from helpers.sensitivity import CountRow, LayerRow
     from helpers.zoo import Network
 
@@ -40,6 +41,7 @@ SURE = 0.3  # joints of a lower score are hollow, and their bones thin
 _SHORT_SIDE = 640  # pixels, to which pictures are enlarged before painting
 _GALLERY_ASPECT = 4 / 3
 _OPSET_COLOURS = {11: ACCENT, 17: "#56B4E9"}
+_PRECISION_COLOURS = {"force_float32": ACCENT, "force_float16": "#56B4E9", "qint8_mixed_float16": "#E69F00"}
 _STYLE = {
     "font.size": 11,
     "axes.titlesize": 12,
@@ -1037,27 +1039,67 @@ def published_figure(networks: Iterable[Network], title: str = "") -> Figure:
 
     Args:
         networks: rows of the zoo.
-        title: what to see; by default what the last precision costs.
+        title: what to see; by default what 8 bits cost.
     """
     fig, axes = _figure(9, 3.4)
-    ax = axes[0, 0]
-    networks = list(networks)
-    precisions = list(networks[0].published)
-    width = 0.8 / len(precisions)
-    for k, (colour, precision) in enumerate(zip((ACCENT, "#56B4E9", "#E69F00"), precisions)):
-        at = np.arange(len(networks)) + (k - (len(precisions) - 1) / 2) * width
-        values = [network.published[precision].ap for network in networks]
-        ax.bar(at, values, width=width * 0.92, color=colour, label=precision)
-        for x, v in zip(at, values):
-            ax.text(x, v + 0.8, f"{v:.2f}", ha="center", fontsize=9)
-    ax.set_xticks(range(len(networks)), [network.name for network in networks])
-    ax.set_ylabel("AP, percent")
-    ax.set_ylim(0, 82)
-    ax.legend(ncol=len(precisions), loc="upper right", fontsize=9)
-    lost = [network.published[precisions[0]].ap - network.published[precisions[-1]].ap for network in networks]
-    costs = ", ".join(f"{network.name} {points:.1f}" for network, points in zip(networks, lost))
-    ax.set_title(title or f"Points of AP that {precisions[-1]} costs: {costs}")
+    ap = {network.name: {name: published.ap for name, published in network.published.items()} for network in networks}
+    _precision_bars(axes[0, 0], ap)
+    axes[0, 0].set_title(title or f"Points of AP that 8 bits cost: {_costs(ap)}")
     return fig
+
+
+@_styled
+def ladder_figure(networks: Iterable[Network], rows: Iterable[Record], title: str = "") -> Figure:
+    """AP of every network and precision, as published and as measured.
+
+    Args:
+        networks: rows of the zoo.
+        rows: records with accuracy, one per network and precision; lines show their `ap_interval`.
+        title: what to see; by default what 8 bits cost in both.
+    """
+    fig, axes = _figure(12, 4.4, columns=2, sharey=True)
+    networks, rows = list(networks), list(rows)
+    published = {each.name: {name: figures.ap for name, figures in each.published.items()} for each in networks}
+    measured, spread = ({each.name: {} for each in networks} for _ in range(2))
+    for row in rows:
+        measured[row.model][row.precision] = 100 * row.ap
+        spread[row.model][row.precision] = [100 * value for value in row.ap_interval]
+    said = "Published, MLU370: official weights, COCO val2017, 5000 pictures"
+    here = f"Measured: {rows[0].weights} weights, {rows[0].dataset}, {rows[0].images} pictures; lines: 95 % of samples"
+    for ax, name, ap, intervals in ((axes[0, 0], said, published, {}), (axes[0, 1], here, measured, spread)):
+        _precision_bars(ax, ap, intervals)
+        ax.set_title(name, fontsize=10)
+    _heading(fig, title or f"Points that 8 bits cost. Published: {_costs(published)}. Here: {_costs(measured)}")
+    return fig
+
+
+def _precision_bars(
+    ax: Axes, ap: Mapping[str, Mapping[str, float]], spread: Mapping[str, Mapping[str, Sequence[float]]] | None = None
+) -> None:
+    """Groups of bars, one for each network, with a bar for each precision; all in percent."""
+    width, highest = 0.8 / len(_PRECISION_COLOURS), 0.0
+    for k, (precision, colour) in enumerate(_PRECISION_COLOURS.items()):
+        places = {name: x + (k - (len(_PRECISION_COLOURS) - 1) / 2) * width for x, name in enumerate(ap)}
+        known = [name for name in ap if precision in ap[name]]
+        heights = [ap[name][precision] for name in known]
+        ax.bar([places[name] for name in known], heights, width=width * 0.92, color=colour, label=precision)
+        for name, value in zip(known, heights):
+            top = value
+            if spread:
+                low, top = spread[name][precision]
+                ax.plot([places[name]] * 2, [low, top], color=INK, lw=1.2)
+            ax.text(places[name], top + 0.8, f"{value:.2f}", ha="center", fontsize=9)
+            highest = max(highest, top)
+    ax.set_xticks(range(len(ap)), [name if of else f"{name}: not measured" for name, of in ap.items()])
+    ax.set_ylabel("AP, percent")
+    ax.set_ylim(0, max(1.25 * highest, ax.get_ylim()[1]))  # axes may be shared
+    ax.legend(ncol=len(_PRECISION_COLOURS), loc="upper right", fontsize=9)
+
+
+def _costs(ap: Mapping[str, Mapping[str, float]]) -> str:
+    """What the last precision costs each network that has it and the first: `HRNet 2.9, ResNet50 1.2`."""
+    first, *_, last = _PRECISION_COLOURS
+    return ", ".join(f"{name} {of[first] - of[last]:.1f}" for name, of in ap.items() if {first, last} <= set(of))
 
 
 def _cycle(count: int) -> list[str]:

@@ -76,6 +76,7 @@ class Run:
     """A model run over images of a dataset, and its score.
 
     Attributes:
+        image_ids: which images.
         poses: image id -> the people found; images that could not be read are absent.
         failures: one sentence for each image that could not be read or decoded.
         stage_ms: mean milliseconds per image in each of `estimator.STAGES`.
@@ -83,6 +84,7 @@ class Run:
         taken_up: what an earlier run had done already, one sentence; empty if nothing.
     """
 
+    image_ids: list[int]
     poses: dict[int, Poses]
     failures: list[str]
     stage_ms: dict[str, float]
@@ -150,7 +152,7 @@ def run(
     times = [result.stage_ms for result in found.values()]
     stage_ms = {stage: float(np.mean([t[stage] for t in times])) for stage in (times[0] if times else ())}
     poses = {image_id: result.poses for image_id, result in found.items()}
-    return Run(poses, failures, stage_ms, evaluate(poses, dataset, image_ids), taken_up)
+    return Run(list(image_ids), poses, failures, stage_ms, evaluate(poses, dataset, image_ids), taken_up)
 
 
 def evaluate(poses_by_image_id: Mapping[int, Poses], dataset: CocoDataset, image_ids: Sequence[int]) -> CocoStats:
@@ -213,16 +215,18 @@ def resampled_ap(
     for label, poses in runs.items():
         with _quietly():
             scorer = _matched(_results_of(poses, dataset, image_ids), dataset, image_ids)
-            by_image = scorer.evalImgs  # areas x images, for the one category
-            scorer.params.imgIds = scorer._paramsEval.imgIds = list(range(len(image_ids)))  # places, to occur again
-            areas = len(scorer.params.areaRng)
-            found[label] = np.array(
-                [
-                    _resampled(scorer, [by_image[a * len(image_ids) + k] for a in range(areas) for k in row])
-                    for row in chosen
-                ]
-            )
+            by_image = scorer.evalImgs[: len(image_ids)]  # areas x images, for the one category; the first: any area
+            for params in (scorer.params, scorer._paramsEval):
+                params.imgIds = list(range(len(image_ids)))  # places, to occur again
+                params.areaRng = params.areaRng[:1]
+            found[label] = np.array([_resampled(scorer, [by_image[k] for k in row]) for row in chosen])
     return found
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """The two values between which 95 % of (rounds,) values of `resampled_ap`, or of differences of them, lie."""
+    low, high = np.nanpercentile(values, (2.5, 97.5))
+    return float(low), float(high)
 
 
 def to_coco_results(poses_by_image_id: Mapping[int, Poses], category_id: int = 1) -> list[dict[str, Any]]:
@@ -457,7 +461,7 @@ def _resampled(scorer: COCOeval, by_image: list[dict[str, Any]]) -> float:
     """AP of a COCOeval with other images' matches in the places of its own."""
     scorer.evalImgs = by_image
     scorer.accumulate()
-    precision = scorer.eval["precision"][:, :, 0, 0]  # thresholds x recalls of the one category, people of all sizes
+    precision = scorer.eval["precision"][:, :, 0, 0]  # thresholds x recalls of the one category
     return float(precision[precision > -1].mean()) if (precision > -1).any() else float("nan")
 
 

@@ -59,6 +59,11 @@ def output() -> Path:
     return root() / "data" / "output"
 
 
+def demo_scores() -> Path:
+    """Records of the demo weights on all of the demo set, that come with the repository."""
+    return demo_data() / "scores"
+
+
 def demo_weights(model: str) -> Path:
     """The file of the shipped weights of a network."""
     return demo_data() / "weights" / f"{model}.npz"

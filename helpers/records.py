@@ -83,6 +83,7 @@ class Record:
     Attributes:
         model, weights: name of the network and tag of its weights.
         backend, precision: what ran it, and how.
+        weights_sha256: of the file that the weights came from.
         calibration: what a qint precision learnt its ranges from, such as `32 pictures, minmax`.
         input_type: what the network takes, one of `zoo.INPUT_TYPES`.
         batch_size: pictures in one run of the network.
@@ -90,6 +91,9 @@ class Record:
         dataset: what was run on, such as `demo val2017`.
         images: how many pictures of it.
         ap, ar: COCO's, from 0 to 1.
+        ap_interval: the two values between which AP lies on 95 % of samples of the pictures (`evaluate.resampled_ap`).
+        ap_change: AP minus that of float32, same pictures.
+        ap_change_interval: the two values between which it lies on 95 % of the same samples.
         coco_stats: COCO's ten numbers by name (`evaluate.STAT_NAMES`).
         latency_ms: of one run.
         images_per_s: throughput of the network alone.
@@ -109,6 +113,7 @@ class Record:
     weights: str
     backend: str
     precision: str
+    weights_sha256: str | None = None
     calibration: str | None = None
     input_type: str | None = None
     batch_size: int | None = None
@@ -117,6 +122,9 @@ class Record:
     images: int | None = None
     ap: float | None = None
     ar: float | None = None
+    ap_interval: Sequence[float] | None = None
+    ap_change: float | None = None
+    ap_change_interval: Sequence[float] | None = None
     coco_stats: Mapping[str, float] | None = None
     latency_ms: Latency | None = None
     images_per_s: float | None = None

@@ -75,12 +75,14 @@ class Source:
         problems: one sentence for each record that could not be read.
         figures: PNG files, in the order in which they are shown.
         runs: the executed notebooks.
+        shipped: records of accuracy that come with the repository.
     """
 
     rows: Sequence[Record]
     problems: Sequence[str] = ()
     figures: Sequence[Path] = ()
     runs: Sequence[NotebookRun] = ()
+    shipped: Sequence[Record] = ()
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,9 @@ def gather(folder: str | os.PathLike[str] | None = None) -> Source:
     folder = paths.output() if folder is None else Path(folder)
     rows, problems = records.load_all(folder / "records")
     runs = [_notebook_run(path) for path in sorted(folder.glob("[!.]*.ipynb"))]
-    return Source(rows, problems, sorted(folder.glob("[!.]*.png")), runs)
+    shipped, broken = records.load_all(paths.demo_scores())
+    shipped = [dataclasses.replace(row, model_bytes=None, build_s=None, stage_ms=None) for row in shipped]
+    return Source(rows, [*problems, *broken], sorted(folder.glob("[!.]*.png")), runs, shipped)
 
 
 def missing() -> list[str]:
@@ -233,8 +237,8 @@ def findings(source: Source) -> list[Finding]:
     """
     real = sorted((row for row in source.rows if not row.simulated), key=_age)
     return [
-        *_accuracy_findings(real),
-        *_precision_findings(real),
+        *_accuracy_findings([*real, *source.shipped]),
+        *_precision_findings([*source.shipped, *real]),
         *_speed_findings(real),
         *_whole_findings(real),
         *_published_findings(real),
@@ -246,7 +250,14 @@ def tables(source: Source) -> list[Table]:
     """The tables of results: accuracy, published beside measured, speed, stages, builds. None is without rows."""
     rows = sorted(source.rows, key=_order)
     real = [row for row in rows if not row.simulated]
-    found = [_accuracy_table(rows), _published_table(real), _speed_table(real), _stage_table(real), _build_table(real)]
+    published = _published_table(real, source.shipped)
+    found = [
+        _accuracy_table(rows, source.shipped),
+        published,
+        _speed_table(real),
+        _stage_table(real),
+        _build_table(real),
+    ]
     return [table for table in found if table.rows]
 
 
@@ -453,6 +464,12 @@ def _caveats(source: Source) -> list[Finding]:
     simulated = sum(row.simulated for row in source.rows)
     if simulated:
         found.append(Finding("no card", f"{_count(simulated, 'record')} of a {SIMULATED}.", caveat=True))
+    if source.shipped:
+        text = (
+            f"{_count(len(source.shipped), 'figure')} of accuracy come with the repository "
+            f"({_machine(source.shipped[0].machine)}); `{source.shipped[0].command}` measures them."
+        )
+        found.append(Finding("not of this machine", text, caveat=True))
     if source.problems:
         text = f"{_count(len(source.problems), 'record')} could not be read; listed below as such."
         found.append(Finding(f"{len(source.problems)} unusable", text, caveat=True))
@@ -465,8 +482,8 @@ def _caveats(source: Source) -> list[Finding]:
 # -- tables ------------------------------------------------------------------------------------------------------
 
 
-def _accuracy_table(rows: Sequence[Record]) -> Table:
-    cells = []
+def _accuracy_table(measured: Sequence[Record], shipped: Sequence[Record]) -> Table:
+    cells, rows = [], sorted([*measured, *shipped], key=_order)
     for row in rows:
         if row.ap is None:
             continue
@@ -477,12 +494,14 @@ def _accuracy_table(rows: Sequence[Record]) -> Table:
                 "": _subject(row),
                 "AP": Measured(f"{row.ap:.4f}", row.ap),
                 "AR": _number(row.ar, ".4f"),
+                "95 %": row.ap_interval and "{:.3f} to {:.3f}".format(*row.ap_interval),
                 "weights": noise or row.weights,
                 "flip test": "yes" if row.flip_test else "no",
                 "images": _number(row.images, "d"),
                 "of": records.without_flip(row.dataset or ""),
                 "AP against float32": reference and Measured(f"{row.ap - reference.ap:+.4f}"),
                 "calibration": _calibration(row),
+                "measured": None if not shipped else "elsewhere, shipped" if row in shipped else "here",
             }
         )
     note = (
@@ -492,15 +511,15 @@ def _accuracy_table(rows: Sequence[Record]) -> Table:
     return Table("Accuracy", note, cells)
 
 
-def _published_table(rows: Sequence[Record]) -> Table:
+def _published_table(measured: Sequence[Record], shipped: Sequence[Record]) -> Table:
     """Each published figure, with the best of each backend that was measured in that precision."""
-    cells = []
+    cells, rows = [], [*shipped, *measured]
     for model, network in zoo.NETWORKS.items():
         for precision, published in network.published.items():
             mine = [row for row in rows if (row.model, row.precision) == (model, precision) and _scored(row)]
             mine.sort(key=lambda row: (row.weights == "official", row.images or 0))
             best = {row.backend: row for row in mine}
-            cells += [_beside(model, precision, published, row) for row in best.values() or [None]]
+            cells += [_beside(model, precision, published, row, row in shipped) for row in best.values() or [None]]
     note = (
         "Published with Cambricon's sample: official weights, COCO val2017, 5000 images, batch 1, flip test, on an "
         "MLU370. A difference is given only where weights, data and flip test are the same."
@@ -508,11 +527,12 @@ def _published_table(rows: Sequence[Record]) -> Table:
     return Table("Published figures beside ours", note, cells)
 
 
-def _beside(model: str, precision: str, published: Accuracy, row: Record | None) -> Row:
+def _beside(model: str, precision: str, published: Accuracy, row: Record | None, shipped: bool) -> Row:
     """A published accuracy and ours, in the published precision, if there is one."""
     difference, here = None, "not measured with trained weights"
     if row is not None:
         difference, here = Flag("not comparable"), f"{row.weights} weights, {row.backend}, {_scope(row)}"
+        here += ", shipped figure" if shipped else ""
         if _comparable(row):
             difference = Measured(f"{row.ap - published.ap / 100:+.4f}")
     return {

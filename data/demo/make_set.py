@@ -2,9 +2,10 @@
 
     python data/demo/make_set.py            # about 20 s on one core; writes next to this file
     python data/demo/make_set.py --manifest # only the hashes of what is here
+    python data/demo/make_set.py --validation # pictures to judge a training by (train.py), into data/train/
 
-The files are committed, because another OpenCV paints other pixels from the same seed. Seeds of the three splits and
-of the training pool (render.py: 1 and 100000 upwards) do not meet.
+The files are committed, because another OpenCV paints other pixels from the same seed. Seeds of the splits and
+of the training pool (render.py: 100000 upwards) do not meet.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from body import KEYPOINTS
-from render import random_size
+from render import POOL, random_size
 from scenes import GRADED, HARD, Recipe, Scene, compose, person_masks
 
 HERE = Path(__file__).resolve().parent
@@ -30,11 +31,13 @@ CATEGORY = {
     "keypoints": list(KEYPOINTS),
     "skeleton": np.array(SKELETON.split(), int).reshape(-1, 2).tolist(),
 }
+VALIDATION = "validation"  # not shipped
 # split: (first seed, pictures with people, pictures with nobody, recipe)
 SPLITS = {
     "val2017": (20_000, 240, 16, GRADED),
     "calib2017": (30_000, 80, 0, GRADED),
     "hard2017": (40_000, 40, 0, HARD),
+    VALIDATION: (50_000, 48, 0, GRADED),
 }
 
 
@@ -73,11 +76,11 @@ def scene_with_people(seed: int, recipe: Recipe) -> Scene:
         seed += 1_000_000
 
 
-def make_split(split: str) -> None:
+def make_split(split: str, root: Path = HERE) -> None:
     """Render one split: `<split>/*.jpg` and `annotations/person_keypoints_<split>.json`."""
     seed, people, nobody, recipe = SPLITS[split]
-    folder = HERE / split
-    folder.mkdir(exist_ok=True)
+    folder = root / split
+    folder.mkdir(parents=True, exist_ok=True)
     images, annotations = [], []
     for k in range(people + nobody):
         image_id = seed + k
@@ -98,7 +101,7 @@ def make_split(split: str) -> None:
         "images": images,
         "annotations": annotations,
     }
-    path = HERE / "annotations" / f"person_keypoints_{split}.json"
+    path = root / "annotations" / f"person_keypoints_{split}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(document, separators=(",", ":")) + "\n")
     print(f"{split}: {len(images)} pictures, {len(annotations)} people")
@@ -106,21 +109,29 @@ def make_split(split: str) -> None:
 
 def write_manifest() -> None:
     """`MANIFEST.sha256` of every shipped data file, in the form that `sha256sum -c` reads."""
-    files = sorted(p for kind in ("*/*.jpg", "annotations/*.json", "weights/*.npz") for p in HERE.glob(kind))
+    files = sorted(
+        p for kind in ("*/*.jpg", "annotations/*.json", "weights/*.npz", "scores/*.json") for p in HERE.glob(kind)
+    )
     lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(HERE).as_posix()}" for p in files]
     (HERE / "MANIFEST.sha256").write_text("\n".join(lines) + "\n")
     print(f"MANIFEST.sha256: {len(lines)} files, {sum(p.stat().st_size for p in files) / 1e6:.1f} MB")
 
 
 def main() -> int:
-    """Render all splits, then hash."""
+    """Render the shipped splits, then hash."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--manifest", action="store_true", help="only hash what is here")
+    parser.add_argument("--validation", action="store_true", help="only render pictures to judge a training by")
+    parser.add_argument("--pool", type=Path, default=POOL, help="folder for those")
     args = parser.parse_args()
     cv2.setNumThreads(1)
+    if args.validation:
+        make_split(VALIDATION, args.pool)
+        return 0
     if not args.manifest:
         for split in SPLITS:
-            make_split(split)
+            if split != VALIDATION:
+                make_split(split)
     write_manifest()
     return 0
 

@@ -45,7 +45,7 @@ from render import POOL, POOL_SEED, SCENE_KEYS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from helpers import evaluate, network
-from helpers.backends.pytorch import PyTorchEngine
+from helpers.backends.pytorch import engine_of
 from helpers.dataset import CocoDataset
 from helpers.decode import FLIP_INDEX
 from helpers.estimator import PoseEstimator
@@ -53,6 +53,7 @@ from helpers.preprocess import MEAN_RGB, STD_RGB
 
 MEAN = torch.tensor(MEAN_RGB).view(1, 3, 1, 1)
 STD = torch.tensor(STD_RGB).view(1, 3, 1, 1)
+WEIGHTS = Path(__file__).resolve().parent / "weights"
 MAX_PEOPLE = 10
 # Share of the colour pull that stays to the end: without it the tags of neighbours drift together again (MobileNetv2).
 KICK_FLOOR = 0.05
@@ -301,21 +302,19 @@ def learning_rate(done: float, peak: float) -> float:
 
 def validate(net: torch.nn.Module, pool: Path) -> float:
     """AP, without flip test, on pictures that are neither trained on nor calibrated with nor scored."""
-    facts = {"backend": "pytorch", "precision": "force_float32", "input_type": "float32"}
-    net.eval()
-    engine = PyTorchEngine({**facts, "dynamic_shape": True, "shapes": {}}, net)
+    estimator = PoseEstimator(engine_of(net.eval()), flip_test=False)
     dataset = CocoDataset(pool, VALIDATION)
-    ap = evaluate.run(PoseEstimator(engine, flip_test=False), dataset, dataset.image_ids).stats.numbers["AP"]
+    ap = evaluate.run(estimator, dataset, dataset.image_ids).stats.numbers["AP"]
     net.train()
     return ap
 
 
-def export(model: str, checkpoint: Path) -> str:
+def export(model: str, checkpoint: Path, folder: Path = WEIGHTS) -> str:
     """Writes the best weights of a checkpoint as demo weights; says so."""
     best = torch.load(checkpoint, weights_only=True)["best"]
     net = network.build(model)
     net.load_state_dict(best["state"])
-    path = network.save_npz(net, Path(__file__).resolve().parent / "weights" / f"{model}.npz")
+    path = network.save_npz(net, folder / f"{model}.npz")
     return f"wrote {path} (average after {best['crops']} crops, AP {best['ap']:.3f} on {VALIDATION})"
 
 

@@ -284,7 +284,8 @@ class Backend(abc.ABC):
             start = time.perf_counter()
             with paths.atomic_write(path) as part:
                 self._build(onnx_path, spec, calibration, part)
-            paths.write_sidecar(path, **decides, build_s=round(time.perf_counter() - start, 3))
+            seconds = round(time.perf_counter() - start, 3)
+            paths.write_sidecar(path, **decides, weights_sha256=source["weights_sha256"], build_s=seconds)
         return path
 
     def load(self, path: str | os.PathLike[str], device_id: int = 0) -> Engine:

@@ -16,9 +16,9 @@ from tests.notebooks.runner import run
 from tests.notebooks.test_notebooks import FIGURES, QUICK
 
 TRAINED = {"model": "MobileNetv2", "weights": "demo"}
-NOISE = {"model": "HRNet", "weights": "random"}
+NOISE = {"model": "ResNet50", "weights": "random"}
 FLOAT, EIGHT = "force_float32", "qint8_mixed_float16"
-# HRNet is five times the work: one picture to calibrate with, two layers to rank, two pictures to score.
+# ResNet50 is three times the work: one picture to calibrate with, two layers to rank, two pictures to score.
 LESS = {
     "02_build": {"calibration_num": 1, "calibration_counts": [1], "sensitivity_layers": 2},
     "03_infer": {"image_num": 2, "compare_num": 1},

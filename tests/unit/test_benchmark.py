@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from helpers.dataset import CocoDataset
 from helpers.decode import Poses, decode_poses
 from helpers.errors import DataError, UsageError
 from helpers.estimator import STAGES, Outcome, PoseEstimator
-from helpers.evaluate import run
+from helpers.evaluate import evaluate, run
 from helpers.preprocess import read_image
 from helpers.records import Latency, Record
 
@@ -271,6 +272,13 @@ def test_records_tell_what_was_run(demo_built, demo_engine):
     assert record.ap == done.stats.numbers["AP"]
     assert record.latency_ms is None, "one figure of the whole call is not the network's latency"
     assert records.Record.from_json(record.to_json()) == record
+    low, high = record.ap_interval
+    assert 0 <= low <= high <= 1
+    assert record.ap_change is None, "there was nothing to compare with"
+    nobody = dataclasses.replace(done, poses={}, stats=evaluate({}, dataset, done.image_ids))
+    worse = benchmark.accuracy_record(demo_built, nobody, dataset, reference=done)
+    assert worse.ap_change == -record.ap
+    assert worse.ap_change_interval == pytest.approx([-high, -low]), "the same samples"
 
 
 def test_a_record_of_uint8_input_does_not_replace_that_of_floats(demo_built, demo_built_uint8, demo_engine_uint8):
@@ -340,11 +348,29 @@ def test_comparison_says_when_accuracy_was_not_measured():
     measured = table["MobileNetv2"]["AP here"]
     assert measured == "0.500 (demo weights, 256 images of demo val2017)", "most images count"
     assert table["MobileNetv2"]["whole call ms"] == "200", "by the clock, not 213 of work"
-    assert table["HRNet"]["AP here"] == "needs official weights", "random weights have no accuracy"
+    assert table["HRNet"]["AP here"] in ("not measured yet", "needs official weights"), (
+        "random weights have no accuracy"
+    )
     assert "whole call ms" not in table["HRNet"], "nor does decoding their noise mean anything"
     assert table["HRNet"]["AP published"] == "0.6542"
     assert "p50 ms" not in table["ResNet50"]
     assert benchmark.comparison(rows, "qint16_mixed_float16")[0]["AP published"] == "-"
+
+
+def test_comparison_takes_shipped_figures_where_there_are_none_of_as_many_images():
+    mine = [row("MobileNetv2", ap=0.5, ar=0.6, images=256, dataset="demo val2017")]
+    shipped = [row(name, ap=0.7, ar=0.8, images=256, dataset="demo val2017") for name in ("HRNet", "MobileNetv2")]
+    cells = [line["AP here"] for line in benchmark.comparison(mine, "force_float32", shipped)]
+    assert cells == [
+        "0.700 (demo weights, 256 images of demo val2017, shipped figure)",
+        "not measured yet",
+        "0.500 (demo weights, 256 images of demo val2017)",
+    ]
+
+
+def test_comparison_names_what_a_network_without_demo_weights_needs(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "demo_data", lambda: tmp_path)
+    assert benchmark.comparison([], "force_float32")[0]["AP here"] == "needs official weights"
 
 
 def test_trade_offs_compare_with_the_first(demo_engine):
@@ -404,6 +430,44 @@ def test_cells_without_a_verdict():
     sample = verdicts(cell("force_float32", 65.42, 200), cell("qint8_mixed_float16", 65.0, 200))
     assert sample[0] == "none on 200 of 5000 images (0.00 from 65.42, allowed 0.3)"
     assert sample[2] == "none on 200 of 5000 images (loses 0.42, published 2.93)"
+
+
+def test_other_weights_stand_beside_the_published_figures_without_a_verdict():
+    """How far chance goes is told instead, and what 8 bits change on the same pictures."""
+    changed = {"ap_interval": [0.7, 0.8], "ap_change": -0.002, "ap_change_interval": [-0.01, 0.006]}
+    mine = Record("HRNet", "demo", "onnxruntime", "qint8_mixed_float16", ap=0.75, ar=0.8, images=256, **changed)
+    [row] = benchmark.published_table([("HRNet", mine.precision)], {("HRNet", mine.precision): mine})
+    assert row == {
+        "model": "HRNet",
+        "precision": "qint8_mixed_float16",
+        "images": 256,
+        "AP": "75.00",
+        "AP published": "62.49",
+        "AR": "80.00",
+        "AR published": "68.65",
+        "AP, 95 %": "70.0 to 80.0",
+        "change": "-0.20 (-1.00 to +0.60)",
+        "verdict": "none: demo weights",
+    }
+
+
+def test_a_checkpoint_fits_one_network():
+    for weights in ("official", "random"):
+        assert set(benchmark.contenders("ResNet50", weights).values()) == {weights}
+    assert benchmark.contenders("ResNet50", "mine.pth") == {
+        "HRNet": "random",
+        "ResNet50": "mine.pth",
+        "MobileNetv2": "random",
+    }
+
+
+def test_a_network_without_demo_weights_runs_with_random_ones(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "demo_data", lambda: tmp_path)
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "HRNet.npz").touch()
+    assert list(benchmark.contenders("ResNet50", "demo").values()) == ["demo", "demo", "random"], (
+        "the one asked for fails"
+    )
 
 
 def test_the_published_table_puts_both_side_by_side():

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from helpers import paths
+from helpers import paths, records, zoo
 from helpers.cli import main
 from helpers.dataset import CocoDataset
 from helpers.evaluate import STAT_NAMES
@@ -310,6 +310,26 @@ def test_bench_goes_on_after_a_row_that_fails(capsys, tmp_path, home):
     assert [line.split()[1] for line in captured.out.splitlines() if line.startswith("| ")] == ["model", "MobileNetv2"]
 
 
+def test_the_published_table_of_demo_weights(capsys, tmp_path):
+    """Nothing is fetched, nothing is decided, and the records go where they are wanted."""
+    few = ["coco", "--weights", "demo", "--model", "MobileNetv2", "--image-num", "3", "--calibration-num", "2"]
+    assert main([*few, "--out", str(tmp_path / "scores")]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.count("none: demo weights") == 3
+    rows, problems = records.load_all(tmp_path / "scores")
+    assert not problems
+    assert {row.precision: row.ap_change is None for row in rows} == {
+        "force_float32": True,
+        "force_float16": False,
+        "qint8_mixed_float16": False,
+    }
+    for row in rows:
+        assert row.ap_interval[0] <= row.ap <= row.ap_interval[1]
+        assert row.weights_sha256 == paths.sha256(paths.demo_weights("MobileNetv2"))
+    (tmp_path / "file").touch()
+    assert "is a file" in fails(capsys, 2, *few, "--out", str(tmp_path / "file"))
+
+
 def test_export_build_and_report(capsys):
     assert main(["export", "--opset", "17"]) == 0
     assert "opset17.onnx" in capsys.readouterr().out
@@ -317,8 +337,8 @@ def test_export_build_and_report(capsys):
     assert json.loads(capsys.readouterr().out)["precision"] == "force_float32"
     assert main(["report"]) == 0
     out = capsys.readouterr().out
-    assert "needs official weights" in out
-    assert "demo weights" in out
+    trained = [name for name in zoo.NETWORKS if paths.demo_weights(name).is_file()]
+    assert out.count("(demo weights, 256 images of demo val2017, shipped figure)") == len(trained) > 0
 
 
 def test_the_input_type_goes_all_the_way(capsys, tmp_path):

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from helpers import paths
+from helpers import network, paths, records, zoo
 from helpers.dataset import KEYPOINT_NAMES, CocoDataset
 
 DEMO = paths.demo_data()
@@ -26,7 +26,22 @@ def test_every_file_is_the_one_in_the_manifest():
     assert set(listed) == set(present)
     changed = [n for n, p in present.items() if hashlib.sha256(p.read_bytes()).hexdigest() != listed[n]]
     assert changed == []
-    assert sum(p.stat().st_size for p in present.values()) < 40e6
+    assert sum(p.stat().st_size for p in present.values()) < 150e6
+
+
+def test_shipped_scores_are_those_of_the_shipped_weights():
+    """All precisions, on all of the scored split, with what chance does."""
+    rows, problems = records.load_all(paths.demo_scores())
+    assert not problems
+    trained = [network for name, network in zoo.NETWORKS.items() if paths.demo_weights(name).is_file()]
+    cells = [(network.name, precision) for network in trained for precision in network.published]
+    assert sorted((row.model, row.precision) for row in rows) == sorted(cells)
+    for row in rows:
+        assert row.weights_sha256 == paths.sha256(paths.demo_weights(row.model)), "`coco --weights demo` scores anew"
+        assert (row.dataset, row.images) == ("demo val2017", len(CocoDataset(DEMO)))
+        low, high = row.ap_interval
+        assert low < row.ap < high
+        assert (row.ap_change is None) == (row.precision == "force_float32")
 
 
 def test_calibration_pictures_are_never_scored():
@@ -117,17 +132,46 @@ def test_a_crop_keeps_labels_and_parts_on_the_people():
     assert empty < 0.1 * own
 
 
-def test_training_stops_and_resumes(tmp_path):
-    from render import HELD_OUT_SEED, POOL_SEED, write_shard
+def test_training_stops_resumes_and_keeps_the_best(tmp_path, monkeypatch):
+    import make_set
+    from render import POOL_SEED, write_shard
+    from train import export
 
-    for seed in (HELD_OUT_SEED, POOL_SEED):
-        write_shard(tmp_path / f"scenes_{seed}.npz", seed, count=4)
+    write_shard(tmp_path / f"scenes_{POOL_SEED}.npz", POOL_SEED, count=4)
+    seed, _, _, recipe = make_set.SPLITS[make_set.VALIDATION]
+    monkeypatch.setitem(make_set.SPLITS, make_set.VALIDATION, (seed, 2, 0, recipe))
+    make_set.make_split(make_set.VALIDATION, tmp_path)
     command = [sys.executable, "-W", "ignore", str(DEMO / "train.py"), "--pool", str(tmp_path), "--size", "64"]
     command += ["--late-size", "64", "--batch", "2", "--threads", "1", "--float32"]
-    for crops, said in ((4, "done: 4 crops"), (8, "resumed at 4 crops")):
-        done = subprocess.run([*command, "--crops", str(crops)], capture_output=True, text=True, check=False)
+    for crops, said in (
+        ("4", "4 crops  AP 0.0"),
+        ("8", "resumed at 4 crops"),
+        ("10 --teacher MobileNetv2", "resumed at 8 crops"),
+    ):
+        done = subprocess.run([*command, "--crops", *crops.split()], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert said in done.stdout
+    said = export("MobileNetv2", tmp_path / "MobileNetv2.ckpt", tmp_path)
+    assert "on validation" in said
+    network.load("MobileNetv2", tmp_path / "MobileNetv2.npz")
+
+
+@pytest.mark.parametrize("model", ["HRNet", "ResNet50"])
+def test_a_teacher_reaches_every_layer(model):
+    """Its hints alone give a gradient to all but what only heatmaps and parts train."""
+    import torch
+    from train import Teacher, Trainee, hint_losses
+
+    teacher = Teacher("MobileNetv2")
+    trainee = Trainee(model, teacher).train()
+    x = torch.from_numpy(network.picture_like(2, 64, 64))
+    y, told = trainee(x), teacher(x)
+    terms = hint_losses(trainee, y, teacher, told, torch.zeros(2, 17, 16, 16))
+    sum(terms.values()).backward()
+    silent = {name.split(".")[0] for name, p in trainee.named_parameters() if p.grad is None or not p.grad.any()}
+    assert silent == {"parts"}
+    same = torch.equal(trainee.net.keypoint_head.final_layer.weight, teacher.net.keypoint_head.final_layer.weight)
+    assert same == (model == "ResNet50"), "heads of one form begin where the teacher's ended"
 
 
 def test_annotation_files_name_their_licence():

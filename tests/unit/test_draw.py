@@ -12,6 +12,7 @@ from helpers.dataset import People
 from helpers.decode import Poses, align_maps, decode_steps
 from helpers.export import CheckRow, Difference
 from helpers.preprocess import resize_align
+from helpers.records import Record
 from helpers.sensitivity import CountRow, LayerRow
 from helpers.zoo import NETWORKS
 
@@ -123,7 +124,13 @@ def figures(image):
         "sensitivity": lambda: draw.sensitivity_figure([LayerRow("/a/b/Conv", 20.0, 30.0)] * 3),
         "counts": lambda: draw.count_figure([CountRow(1, 0.5, 30.0, 29.0), CountRow(32, 1.0, 31.0, 30.0)]),
         "published": lambda: draw.published_figure(NETWORKS.values()),
+        "ladder": lambda: draw.ladder_figure(NETWORKS.values(), [scored("force_float32", 0.76)]),
     }
+
+
+def scored(precision: str, ap: float) -> Record:
+    figures = {"ap": ap, "ap_interval": [ap - 0.02, ap + 0.03], "images": 256, "dataset": "demo val2017"}
+    return Record("MobileNetv2", "demo", "onnxruntime", precision, **figures)
 
 
 @pytest.mark.parametrize("name", figures(np.full((300, 240, 3), 200, np.uint8)))
@@ -165,6 +172,20 @@ def test_the_panel_of_precisions_tells_who_moved_and_who_got_lost(image):
     ]
     told = [[text.get_text() for text in ax.texts] for ax in figure.axes]
     assert told == [[], ["OKS 1.000\n0.0 px"] * 2, ["OKS 1.000\n0.0 px", "lost"]]
+
+
+def test_the_ladder_shows_what_was_measured_and_names_what_was_not():
+    rows = [scored("force_float32", 0.76), scored("qint8_mixed_float16", 0.75)]
+    figure = draw.ladder_figure(NETWORKS.values(), rows)
+    published, measured = figure.axes
+    assert [text.get_text() for text in measured.texts] == ["76.00", "75.00"]
+    assert [list(line.get_ydata()) for line in measured.lines] == [pytest.approx([74, 79]), pytest.approx([73, 78])]
+    named = [label.get_text() for label in measured.get_xticklabels()]
+    assert named == ["HRNet: not measured", "ResNet50: not measured", "MobileNetv2"]
+    assert len(published.texts) == 9
+    assert published.get_ylim() == measured.get_ylim()
+    heading = figure.get_suptitle()
+    assert heading.endswith("Published: HRNet 2.9, ResNet50 1.2, MobileNetv2 0.3. Here: MobileNetv2 1.0")
 
 
 def test_the_line_joins_what_nothing_beats():

@@ -55,9 +55,10 @@ def test_latency():
 
 def test_fields_are_those_of_the_contract():
     contract = (
-        "model weights backend precision calibration input_type batch_size input_shape dataset images ap ar coco_stats "
-        "latency_ms images_per_s whole_images_per_s stage_ms gflops gemm_gflops model_bytes build_s load_s "
-        "peak_memory_mb machine versions command when"
+        "model weights backend precision weights_sha256 calibration input_type batch_size input_shape dataset "
+        "images ap ar ap_interval ap_change ap_change_interval coco_stats latency_ms images_per_s "
+        "whole_images_per_s stage_ms gflops gemm_gflops model_bytes build_s load_s peak_memory_mb"
+        " machine versions command when"
     )
     assert [field.name for field in dataclasses.fields(Record)] == contract.split()
 

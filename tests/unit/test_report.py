@@ -105,7 +105,7 @@ def write(tmp_path, *rows: Record, **source) -> Page:
     """The page of some records, which go to files and back as they do in life."""
     for row in rows:
         records.save(row, tmp_path / "records")
-    gathered = dataclasses.replace(report.gather(tmp_path), **source)
+    gathered = dataclasses.replace(report.gather(tmp_path), **{"shipped": [], **source})
     return Page(report.write(tmp_path / "page.html", gathered).read_text(encoding="utf-8"))
 
 
@@ -350,10 +350,23 @@ def test_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_a_folder_that_is_not_there(tmp_path):
     source = report.gather(tmp_path / "gone")
-    assert source == Source([], [], [], [])
+    assert source == Source([], [], [], [], source.shipped)
     page = Page(report.write(tmp_path / "made" / "page.html", source).read_text(encoding="utf-8"))
     assert "0 records and 0 figures" in page.text
-    assert set(page.tables) == {"Published figures beside ours"}
+    assert set(page.tables) == {"Accuracy", "Published figures beside ours"}
+
+
+def test_what_comes_with_the_repository_says_so(tmp_path):
+    """It fills cells that were not measured here, and is the source of nothing but accuracy."""
+    ours = dataclasses.replace(ACCURACY, ap=0.7601, when="2026-11-23T00:00:00Z")
+    page = write(tmp_path, ours, shipped=[ACCURACY, dataclasses.replace(ACCURACY, model="HRNet", ap=0.8)])
+    where = [row.split("val2017 ")[1] for row in page.tables["Accuracy"][1:]]
+    assert sorted(where) == ["elsewhere, shipped "] * 2 + ["here "]
+    rows = page.tables["Published figures beside ours"][1:]
+    assert "0.8000" in rows[0] and rows[0].endswith(", shipped figure ")
+    assert "0.7601" in rows[6] and "shipped" not in rows[6], "what was measured here comes first"
+    assert "HRNet" not in " ".join(row for name in ("Builds", "Commands") for row in page.tables.get(name, []))
+    assert "2 figures of accuracy come with the repository (Some CPU, 2 cores)" in page.text
 
 
 # -- the command -------------------------------------------------------------------------------------------------
