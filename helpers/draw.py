@@ -1064,10 +1064,11 @@ def ladder_figure(networks: Iterable[Network], rows: Iterable[Record], title: st
     for row in rows:
         measured[row.model][row.precision] = 100 * row.ap
         spread[row.model][row.precision] = [100 * value for value in row.ap_interval]
-    said = "Published, MLU370: official weights, COCO val2017, 5000 pictures"
-    here = f"Measured: {rows[0].weights} weights, {rows[0].dataset}, {rows[0].images} pictures; lines: 95 % of samples"
+    said = "official weights, 5000 pictures of COCO val2017 (published, MLU370)"
+    here = f"{rows[0].weights} weights, {rows[0].images} pictures of {rows[0].dataset}; lines: 95 % of samples"
     for ax, name, ap, intervals in ((axes[0, 0], said, published, {}), (axes[0, 1], here, measured, spread)):
         _precision_bars(ax, ap, intervals)
+        ax.label_outer()
         ax.set_title(name, fontsize=10)
     _heading(fig, title or f"Points that 8 bits cost. Published: {_costs(published)}. Here: {_costs(measured)}")
     return fig
@@ -1090,7 +1091,8 @@ def _precision_bars(
                 ax.plot([places[name]] * 2, [low, top], color=INK, lw=1.2)
             ax.text(places[name], top + 0.8, f"{value:.2f}", ha="center", fontsize=9)
             highest = max(highest, top)
-    ax.set_xticks(range(len(ap)), [name if of else f"{name}: not measured" for name, of in ap.items()])
+    ax.set_xticks(range(len(ap)), [name if of else f"{name}\nnot measured" for name, of in ap.items()])
+    ax.set_xlim(-0.5, len(ap) - 0.5)
     ax.set_ylabel("AP, percent")
     ax.set_ylim(0, max(1.25 * highest, ax.get_ylim()[1]))  # axes may be shared
     ax.legend(ncol=len(_PRECISION_COLOURS), loc="upper right", fontsize=9)

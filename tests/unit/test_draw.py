@@ -181,7 +181,7 @@ def test_the_ladder_shows_what_was_measured_and_names_what_was_not():
     assert [text.get_text() for text in measured.texts] == ["76.00", "75.00"]
     assert [list(line.get_ydata()) for line in measured.lines] == [pytest.approx([74, 79]), pytest.approx([73, 78])]
     named = [label.get_text() for label in measured.get_xticklabels()]
-    assert named == ["HRNet: not measured", "ResNet50: not measured", "MobileNetv2"]
+    assert named == ["HRNet\nnot measured", "ResNet50\nnot measured", "MobileNetv2"]
     assert len(published.texts) == 9
     assert published.get_ylim() == measured.get_ylim()
     heading = figure.get_suptitle()
