@@ -280,7 +280,14 @@ except KeyboardInterrupt:
 
 def test_ctrl_c_stops_cleanly(demo_built):
     command = [sys.executable, "-c", INTERRUPTED, str(demo_built)]
-    process = subprocess.Popen(command, cwd=paths.root(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=paths.root(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # `make test &` has it ignored
+    )
     while process.stdout.readline().strip() != "5":
         assert process.poll() is None, process.stderr.read()
     process.send_signal(signal.SIGINT)
