@@ -796,17 +796,21 @@ def published_table(cells: Sequence[tuple[str, str]], rows: Mapping[tuple[str, s
     table = []
     for model, precision in cells:
         published, row = zoo.get(model).published, rows.get((model, precision))
+        ours = None if row is None or row.ap is None else row
         cell: dict[str, Any] = {"model": model, "precision": precision}
-        if row is not None and row.ap is not None:
-            cell["images"] = row.images
-            for name, value in (("AP", row.ap), ("AR", row.ar)):
-                there = getattr(published[precision], name.lower())
-                cell[name], cell[f"{name} published"] = f"{100 * value:.2f}", f"{there:.2f}"
-                if row.weights == "official":
-                    cell[f"{name} difference"] = f"{100 * value - there:+.2f}"
-            cell.update(_percent_of(row))
-            if row.calibration:
-                cell["calibrated with"] = row.calibration
+        if ours is not None:
+            cell["images"] = ours.images
+        for name in ("AP", "AR"):
+            there, value = getattr(published[precision], name.lower()), getattr(ours, name.lower(), None)
+            if value is not None:
+                cell[name] = f"{100 * value:.2f}"
+            cell[f"{name} published"] = f"{there:.2f}"
+            if value is not None and ours.weights == "official":
+                cell[f"{name} difference"] = f"{100 * value - there:+.2f}"
+        if ours is not None:
+            cell.update(_percent_of(ours))
+            if ours.calibration:
+                cell["calibrated with"] = ours.calibration
         table.append({**cell, "verdict": _verdict(row, rows.get((model, "force_float32")), published)})
     return table
 
