@@ -1,6 +1,6 @@
 # Every target sets up what it needs; nothing is installed twice.
 #   make run    the notebooks, headless: pictures and records in data/output/, all of it on one page, report.html
-#   make bench  three networks x batch sizes 1 and 8: speed, memory, accuracy; a table.
+#   make bench  three networks x batch sizes 1 and 8: speed, memory, accuracy where there are trained weights; a table.
 #               make bench BENCH="--model HRNet --batch-size 1,4" for others (python -m helpers bench --help)
 #   make coco   the published table: official weights and COCO val2017 (1.4 GB to fetch), three networks in three
 #               precisions, ours beside what is published; goes on where it stopped. COCO="--image-num 200" for a sample

@@ -728,12 +728,8 @@ def contenders(model: str, weights: str) -> dict[str, str]:
         Network name -> weights; `random` for another network that has none of that kind.
     """
     model = zoo.get(model).name
-
-    def of(name: str) -> str:
-        here = weights in paths.WEIGHTS and (weights != "demo" or paths.demo_weights(name).is_file())
-        return weights if name == model or here else "random"
-
-    return {name: of(name) for name in zoo.NETWORKS}
+    of_that_kind = {"demo": paths.demo_models(), "official": list(zoo.NETWORKS)}.get(weights, [])
+    return {name: weights if name in (model, *of_that_kind) else "random" for name in zoo.NETWORKS}
 
 
 def comparison(rows: Sequence[Record], precision: str, shipped: Sequence[Record] = ()) -> list[dict[str, Any]]:
@@ -743,7 +739,7 @@ def comparison(rows: Sequence[Record], precision: str, shipped: Sequence[Record]
         rows: records, of which those of `precision` are taken. Of several accuracies the one on most images
             counts, of several speeds the latest. Those of a simulated card do not count.
         precision: one of `zoo.PRECISIONS`.
-        shipped: records of accuracy that were measured elsewhere; of as many images those in `rows` count.
+        shipped: records of accuracy that were measured elsewhere: they stand for what was not measured here.
 
     Returns:
         One dict per network, for `pandas.DataFrame`. Accuracy that was not measured says what it needs.
@@ -755,13 +751,13 @@ def comparison(rows: Sequence[Record], precision: str, shipped: Sequence[Record]
             for some in (rows, shipped)
         )
         mine.sort(key=lambda r: r.when or "")
-        scored = [r for r in [*mine, *elsewhere] if r.ap is not None and r.weights != "random"]
+        scored = [r for r in mine if r.ap is not None and r.weights != "random"] or elsewhere
         timed = [r for r in mine if r.latency_ms is not None]
-        missing = "not measured yet" if paths.demo_weights(name).is_file() else "needs official weights"
+        missing = "not measured yet" if name in paths.demo_models() else "needs official weights"
         row = {"model": name, "AP here": missing, "AR here": missing}
         if scored:
             best = max(scored, key=lambda r: r.images or 0)
-            where = ", shipped figure" if best in elsewhere else ""
+            where = ", shipped figure" if scored is elsewhere else ""
             row["AP here"] = f"{best.ap:.3f} ({best.weights} weights, {best.images} images of {best.dataset}{where})"
             row["AR here"] = "-" if best.ar is None else f"{best.ar:.3f}"
         published = network.published.get(precision)
@@ -779,23 +775,25 @@ def comparison(rows: Sequence[Record], precision: str, shipped: Sequence[Record]
     return table
 
 
-def published_table(cells: Sequence[tuple[str, str]], rows: Mapping[tuple[str, str], Record]) -> list[dict[str, Any]]:
+def published_table(rows: Iterable[Record], cells: Sequence[tuple[str, str]] | None = None) -> list[dict[str, Any]]:
     """The published table with ours beside it, and whether ours holds.
 
     float32 and float16 hold if AP is within `zoo.TOLERANCE` of the published float32; int8 if it loses less against
     our float32 than was lost there. A sample of the images decides nothing, nor do weights that are not the official.
 
     Args:
-        cells: (model, precision), in the table's order.
-        rows: those that were measured.
+        rows: those that were measured, one for a cell at most.
+        cells: (model, precision), in the table's order; by default all that are published.
 
     Returns:
         One dict per cell, for `records.align`: figures in percent, and a `verdict` that begins with `yes:` or `no:`
         where there is one.
     """
-    table = []
+    table, measured = [], {(row.model, row.precision): row for row in rows}
+    if cells is None:
+        cells = [(name, precision) for name, network in zoo.NETWORKS.items() for precision in network.published]
     for model, precision in cells:
-        published, row = zoo.get(model).published, rows.get((model, precision))
+        published, row = zoo.get(model).published, measured.get((model, precision))
         ours = None if row is None or row.ap is None else row
         cell: dict[str, Any] = {"model": model, "precision": precision}
         if ours is not None:
@@ -811,7 +809,7 @@ def published_table(cells: Sequence[tuple[str, str]], rows: Mapping[tuple[str, s
             cell.update(_percent_of(ours))
             if ours.calibration:
                 cell["calibrated with"] = ours.calibration
-        table.append({**cell, "verdict": _verdict(row, rows.get((model, "force_float32")), published)})
+        table.append({**cell, "verdict": _verdict(row, measured.get((model, "force_float32")), published)})
     return table
 
 

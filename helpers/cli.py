@@ -271,7 +271,7 @@ def doctor(args: argparse.Namespace) -> int:
         backend = backends.get(name)
         available, reason = backend.is_available()
         facts["backends"][name] = {"available": available, "note": backend.version() if available else reason}
-    facts["demo weights"] = [name for name in zoo.NETWORKS if paths.demo_weights(name).is_file()]
+    facts["demo weights"] = paths.demo_models()
     missing = []
     try:
         dataset = CocoDataset(paths.demo_data())
@@ -561,9 +561,7 @@ def score_published(args: argparse.Namespace) -> int:
     """Every cell of the published table: ours, what is published, a verdict; 1 if a cell failed or fell short."""
     backend = _backend(args)
     backend.require()
-    models = _models(args.model)
-    if args.model == "all" and args.weights == "demo":
-        models = [model for model in models if paths.demo_weights(model).is_file()]
+    models = paths.demo_models() if (args.model, args.weights) == ("all", "demo") else _models(args.model)
     _check_output_folder(args.out, [], [])
     if args.weights == "official":
         fetch.coco()
@@ -577,15 +575,17 @@ def score_published(args: argparse.Namespace) -> int:
     ]
     # What is wrong with all cells is said before the first.
     unscored = [pictures.files[0].parent for pictures in (_calibration(args, job, dataset) for job in jobs) if pictures]
-    rows, runs, failures = {}, {}, []
+    rows, references, failures = [], {}, []
     for count, job in enumerate(jobs, 1):
         print(f"{count} of {len(jobs)}: {job}, {len(image_ids)} images", file=sys.stderr, flush=True)
         try:
-            cell = _cell(args, job, dataset, image_ids, runs.get((job.model, "force_float32")))
-            rows[job.model, job.spec.precision], runs[job.model, job.spec.precision] = cell
+            row, run = _cell(args, job, dataset, image_ids, references.get(job.model))
+            rows.append(row)
+            if row.precision == "force_float32":
+                references[job.model] = run
         except (DataError, OSError, MemoryError) as error:  # the other cells do not suffer for it
             failures.append(f"{job}: {' '.join(str(error).split())}")
-    table = benchmark.published_table([(job.model, job.spec.precision) for job in jobs], rows)
+    table = benchmark.published_table(rows, [(job.model, job.spec.precision) for job in jobs])
     if args.json:
         print(json.dumps(table, indent=2))
     else:
@@ -642,7 +642,7 @@ def _models(name: str) -> list[str]:
 
 def _best_weights(model: str) -> str:
     """Those that are here: the shipped ones, or none to speak of."""
-    return "demo" if paths.demo_weights(model).is_file() else "random"
+    return "demo" if model in paths.demo_models() else "random"
 
 
 def _dataset(args: argparse.Namespace) -> CocoDataset:
@@ -764,7 +764,8 @@ def _cell(
         run, kept = _scored(built, PoseEstimator(engine), dataset, image_ids, job.spec.batch_size, resume=True)
     if run.failures:
         raise DataError(run.failures[0])
-    record = benchmark.accuracy_record(built, run, dataset, job.spec.batch_size, True, args.command, reference)
+    batch_size = job.spec.batch_size
+    record = benchmark.accuracy_record(built, run, dataset, batch_size, command=args.command, reference=reference)
     records.save(record, args.out)
     kept.finish()
     return record, run

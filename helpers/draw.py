@@ -18,6 +18,7 @@ import numpy as np
 
 from helpers.dataset import KEYPOINT_NAMES, SKELETON, People
 from helpers.decode import Maps, Poses, Steps, enlarge_heatmap, find_peaks, to_image
+from helpers.errors import UsageError
 from helpers.evaluate import match, shift
 from helpers.paths import atomic_write
 
@@ -1056,9 +1057,14 @@ def ladder_figure(networks: Iterable[Network], rows: Iterable[Record], title: st
         networks: rows of the zoo.
         rows: records with accuracy, one per network and precision; lines show their `ap_interval`.
         title: what to see; by default what 8 bits cost in both.
+
+    Raises:
+        UsageError: there are no rows.
     """
     fig, axes = _figure(12, 4.4, columns=2, sharey=True)
     networks, rows = list(networks), list(rows)
+    if not rows:
+        raise UsageError("There are no rows to draw: pass records with accuracy.")
     published = {each.name: {name: figures.ap for name, figures in each.published.items()} for each in networks}
     measured, spread = ({each.name: {} for each in networks} for _ in range(2))
     for row in rows:

@@ -140,9 +140,7 @@ class Explorer:
 
     def models(self) -> list[str]:
         """The networks that there are such weights for."""
-        if self.weights != "demo":
-            return list(zoo.NETWORKS)
-        return [name for name in zoo.NETWORKS if paths.demo_weights(name).is_file()]
+        return paths.demo_models() if self.weights == "demo" else list(zoo.NETWORKS)
 
     def engines(self) -> list[str]:
         """The engines that are installed here."""

@@ -23,6 +23,7 @@ import uuid
 from pathlib import Path
 from typing import IO, Any, Iterator, Mapping
 
+from helpers import zoo
 from helpers.errors import DataError, UsageError
 
 try:
@@ -62,6 +63,11 @@ def output() -> Path:
 def demo_scores() -> Path:
     """Records of the demo weights on all of the demo set, that come with the repository."""
     return demo_data() / "scores"
+
+
+def demo_models() -> list[str]:
+    """The networks that demo weights are shipped of, in the zoo's order."""
+    return [name for name in zoo.NETWORKS if demo_weights(name).is_file()]
 
 
 def demo_weights(model: str) -> Path:

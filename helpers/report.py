@@ -199,7 +199,6 @@ def gather(folder: str | os.PathLike[str] | None = None) -> Source:
     rows, problems = records.load_all(folder / "records")
     runs = [_notebook_run(path) for path in sorted(folder.glob("[!.]*.ipynb"))]
     shipped, broken = records.load_all(paths.demo_scores())
-    shipped = [dataclasses.replace(row, model_bytes=None, build_s=None, stage_ms=None) for row in shipped]
     return Source(rows, [*problems, *broken], sorted(folder.glob("[!.]*.png")), runs, shipped)
 
 
@@ -237,7 +236,7 @@ def findings(source: Source) -> list[Finding]:
     """
     real = sorted((row for row in source.rows if not row.simulated), key=_age)
     return [
-        *_accuracy_findings([*real, *source.shipped]),
+        *_accuracy_findings(real, source.shipped),
         *_precision_findings([*source.shipped, *real]),
         *_speed_findings(real),
         *_whole_findings(real),
@@ -373,11 +372,15 @@ def _notebook_run(path: Path) -> NotebookRun:
 # -- findings ----------------------------------------------------------------------------------------------------
 
 
-def _accuracy_findings(rows: Sequence[Record]) -> list[Finding]:
-    """Of each network: official weights before others, float32 before fewer bits, many images before few."""
+def _accuracy_findings(rows: Sequence[Record], shipped: Sequence[Record]) -> list[Finding]:
+    """Of each network: official weights before others, float32 before fewer bits, many images before few.
+
+    What is shipped stands for networks that were not scored here.
+    """
     found = []
     for model in zoo.NETWORKS:
-        scored = [row for row in rows if row.model == model and _scored(row)]
+        mine, elsewhere = ([row for row in some if row.model == model and _scored(row)] for some in (rows, shipped))
+        scored = mine or elsewhere
         if not scored:
             continue
         best = max(scored, key=lambda row: (row.weights == "official", row.precision == _REFERENCE, row.images or 0))
@@ -513,13 +516,16 @@ def _accuracy_table(measured: Sequence[Record], shipped: Sequence[Record]) -> Ta
 
 def _published_table(measured: Sequence[Record], shipped: Sequence[Record]) -> Table:
     """Each published figure, with the best of each backend that was measured in that precision."""
-    cells, rows = [], [*shipped, *measured]
+    cells = []
     for model, network in zoo.NETWORKS.items():
         for precision, published in network.published.items():
-            mine = [row for row in rows if (row.model, row.precision) == (model, precision) and _scored(row)]
+            mine, elsewhere = (
+                [row for row in some if (row.model, row.precision) == (model, precision) and _scored(row)]
+                for some in (measured, shipped)
+            )
             mine.sort(key=lambda row: (row.weights == "official", row.images or 0))
-            best = {row.backend: row for row in mine}
-            cells += [_beside(model, precision, published, row, row in shipped) for row in best.values() or [None]]
+            best = {row.backend: row for row in mine or elsewhere}
+            cells += [_beside(model, precision, published, row, not mine) for row in best.values() or [None]]
     note = (
         "Published with Cambricon's sample: official weights, COCO val2017, 5000 images, batch 1, flip test, on an "
         "MLU370. A difference is given only where weights, data and flip test are the same."

@@ -81,12 +81,11 @@ def main() -> int:
     """Render what is missing of the pool."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=8000)
-    parser.add_argument("--seed", type=int, default=POOL_SEED)
     parser.add_argument("--pool", type=Path, default=POOL, help="folder to write to")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     args.pool.mkdir(parents=True, exist_ok=True)
-    for seed in range(args.seed, args.seed + args.scenes, SHARD):
+    for seed in range(POOL_SEED, POOL_SEED + args.scenes, SHARD):
         path = args.pool / f"scenes_{seed}.npz"
         if not path.exists():
             write_shard(path, seed)

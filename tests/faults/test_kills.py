@@ -117,7 +117,7 @@ def test_report_killed(home, tmp_path):
     repeat_demo(tmp_path / "coco", 2, distinct=2)
     assert command.run(home, "eval", "--data", str(tmp_path / "coco"), "--no-flip").status == 0
     calm = command.run(home, "report")
-    assert "demo weights" in calm.out
+    assert "2 images" in calm.out
     before = {path: path.read_bytes() for path in visible(home.output)}
     for share in (0.1, 0.4, 0.7):
         command.run(home, "report", kill_after=share * calm.seconds)

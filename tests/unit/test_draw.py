@@ -10,6 +10,7 @@ from helpers import draw
 from helpers.benchmark import Comparison, Cost, EndToEndTiming, NetworkTiming
 from helpers.dataset import People
 from helpers.decode import Poses, align_maps, decode_steps
+from helpers.errors import UsageError
 from helpers.export import CheckRow, Difference
 from helpers.preprocess import resize_align
 from helpers.records import Record
@@ -186,6 +187,11 @@ def test_the_ladder_shows_what_was_measured_and_names_what_was_not():
     assert published.get_ylim() == measured.get_ylim()
     heading = figure.get_suptitle()
     assert heading.endswith("Published: HRNet 2.9, ResNet50 1.2, MobileNetv2 0.3. Here: MobileNetv2 1.0")
+
+
+def test_a_ladder_without_rows_is_refused():
+    with pytest.raises(UsageError, match="no rows"):
+        draw.ladder_figure(NETWORKS.values(), [])
 
 
 def test_the_line_joins_what_nothing_beats():

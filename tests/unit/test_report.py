@@ -358,7 +358,7 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 def test_what_comes_with_the_repository_says_so(tmp_path):
     """It fills cells that were not measured here, and is the source of nothing but accuracy."""
-    ours = dataclasses.replace(ACCURACY, ap=0.7601, when="2026-11-23T00:00:00Z")
+    ours = dataclasses.replace(ACCURACY, ap=0.7601, images=60)
     page = write(tmp_path, ours, shipped=[ACCURACY, dataclasses.replace(ACCURACY, model="HRNet", ap=0.8)])
     where = [row.split("val2017 ")[1] for row in page.tables["Accuracy"][1:]]
     assert sorted(where) == ["elsewhere, shipped "] * 2 + ["here "]
@@ -394,6 +394,14 @@ def test_the_command_prints_the_table_and_writes_the_page(capsys, output, tmp_pa
     assert (tmp_path / "deep" / "x.html").is_file()
     assert main(["report", "--out", str(output)]) == 2
     assert "is a folder" in capsys.readouterr().err
+
+
+def test_the_command_fills_in_what_is_shipped(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "output", lambda: tmp_path / "output")
+    records.save(SPEED)
+    assert main(["report"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("(demo weights, 256 images of demo val2017, shipped figure)") == len(paths.demo_models()) > 0
 
 
 def test_without_jinja2_there_is_still_the_table(capsys, output, monkeypatch, tmp_path):
