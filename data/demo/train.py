@@ -18,8 +18,11 @@ al. 2017, as in mmpose's AELoss) with three aids that are thrown away or fade:
   the person's outfit; at 60 % of the run a twentieth of the pull is left;
 * peaks weigh more than background in the heatmap loss.
 
-A network that is trained already can teach another one: features and tags are drawn to the teacher's, in the last
-fifth of the run less and less.
+A network that is trained already can teach another one: the features of every stride, on the way down and up again,
+and the tags are drawn to the teacher's, in the last fifth of the run less and less.
+
+HRNet's hundred BatchNorm layers in a row make it touchy: statistics that lag a few steps behind the weights are enough
+to spoil its maps, although the loss, computed with those of the batch, looks fine. `--freeze-norm` ends that.
 
 bfloat16 autocast needs a CPU with AVX512-BF16 (or AMX) to pay; `--float32` turns it off.
 """
@@ -57,8 +60,36 @@ WEIGHTS = Path(__file__).resolve().parent / "weights"
 MAX_PEOPLE = 10
 # Share of the colour pull that stays to the end: without it the tags of neighbours drift together again (MobileNetv2).
 KICK_FLOOR = 0.05
-# Weight of what a teacher says. With 1, falling, a ResNet50's heatmap loss was 1.65 at crop 16 744, its teacher's 0.56.
+# Weight of what a teacher says. ResNet50's heatmap loss on crops of 192 pixels fell to 1.65 at crop 16 744 with weight
+# 1, falling, and only the head's features watched, and at crop 5 300 with all of `WATCHED`.
 HINT = 4.0
+# Features that a teacher's are held against: name and stride, layer, which of its outputs where it has several.
+# "up4", what the last layer takes, is watched in all of them.
+HEAD = {"up16": ("keypoint_head.deconv_layers.2", None), "up8": ("keypoint_head.deconv_layers.5", None)}
+WATCHED: dict[str, dict[str, tuple[str, int | None]]] = {
+    "MobileNetv2": {
+        "down4": ("backbone.layer2", None),
+        "down8": ("backbone.layer3", None),
+        "down16": ("backbone.layer5", None),
+        "down32": ("backbone.conv2", None),
+        **HEAD,
+    },
+    "ResNet50": {
+        "down4": ("backbone.layer1", None),
+        "down8": ("backbone.layer2", None),
+        "down16": ("backbone.layer3", None),
+        "down32": ("backbone.layer4", None),
+        **HEAD,
+    },
+    "HRNet": {
+        "down4": ("backbone.layer1", None),
+        "down8": ("backbone.stage2.0", 1),
+        "down16": ("backbone.stage3.3", 2),
+        "down32": ("backbone.stage4.0", 3),
+        "up16": ("backbone.stage4.1", 2),
+        "up8": ("backbone.stage4.1", 1),
+    },
+}
 # Part map with left and right exchanged: 0 background, 1 + index into PARTS.
 _SWAP = {p: p.replace("left", "?").replace("right", "left").replace("?", "right") for p in PARTS}
 PART_FLIP = np.array([0] + [1 + PARTS.index(_SWAP[p]) for p in PARTS], np.uint8)
@@ -197,54 +228,56 @@ def tag_loss(tags: torch.Tensor, keypoints: torch.Tensor, families: torch.Tensor
 
 
 class Watched(torch.nn.Module):
-    """A network that keeps its last features of stride 16, 8 and 4 from the forward pass before."""
+    """A network that keeps what it saw on the way, in its forward pass before; see `WATCHED`."""
 
-    def __init__(self, net: torch.nn.Module):
+    def __init__(self, model: str, net: torch.nn.Module):
         super().__init__()
         self.net = net
-        self.features: dict[int, torch.Tensor] = {}
-        net.keypoint_head.final_layer.register_forward_pre_hook(lambda _, inputs: self._keep({4: inputs[0]}))
-        layers = net.keypoint_head.deconv_layers
-        if isinstance(layers, torch.nn.Sequential):  # deconvolution, normalisation, ReLU: three times
-            for layer, stride in ((2, 16), (5, 8)):
-                layers[layer].register_forward_hook(lambda _, __, output, at=stride: self._keep({at: output}))
-        else:  # HRNet: the branches of the last module but one
-            net.backbone.stage4[-2].register_forward_hook(
-                lambda _, __, outputs: self._keep({8: outputs[1], 16: outputs[2]})
+        self.features: dict[str, torch.Tensor] = {}
+        net.keypoint_head.final_layer.register_forward_pre_hook(lambda _, inputs: self._keep("up4", inputs[0]))
+        for name, (layer, branch) in WATCHED[model].items():
+            net.get_submodule(layer).register_forward_hook(
+                lambda _, __, out, name=name, branch=branch: self._keep(name, out if branch is None else out[branch])
             )
 
-    def _keep(self, features: dict[int, torch.Tensor]) -> None:
-        self.features.update(features)
+    def _keep(self, name: str, feature: torch.Tensor) -> None:
+        self.features[name] = feature
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Network output (B, 34, h, w)."""
         return self.net(x)
+
+    def channels(self) -> dict[str, int]:
+        """How many channels each feature has."""
+        self.eval()
+        with torch.no_grad():
+            self(torch.zeros(1, 3, 64, 64))
+        return {name: feature.shape[1] for name, feature in self.features.items()}
 
 
 class Trainee(Watched):
     """The network with what helps it to learn and is thrown away: heads for body parts and for a teacher's features."""
 
     def __init__(self, model: str, teacher: Watched | None = None):
-        super().__init__(network.build(model))
-        channels = {4: self.net.keypoint_head.final_layer.in_channels}
-        self.parts = torch.nn.Conv2d(channels[4], 1 + len(PARTS), 1)
+        super().__init__(model, network.build(model))
+        mine = self.channels()
+        self.parts = torch.nn.Conv2d(mine["up4"], 1 + len(PARTS), 1)
         self.hints = torch.nn.ModuleDict()
         if teacher is None:
             return
-        mine, theirs = self.net.keypoint_head, teacher.net.keypoint_head
-        if isinstance(mine.deconv_layers, torch.nn.Sequential):  # all but the first deconvolution fits as it is
-            mine.deconv_layers[3:].load_state_dict(theirs.deconv_layers[3:].state_dict())
-            mine.final_layer.load_state_dict(theirs.final_layer.state_dict())
-        else:
-            channels.update({8: 64, 16: 128})
-            self.hints.update({str(stride): torch.nn.Conv2d(n, 256, 1) for stride, n in channels.items()})
+        theirs = teacher.channels()
+        self.hints.update({k: torch.nn.Conv2d(n, theirs[k], 1) for k, n in mine.items() if n != theirs[k]})
+        head, other = self.net.keypoint_head, teacher.net.keypoint_head
+        if isinstance(head.deconv_layers, torch.nn.Sequential):  # all but the first deconvolution fits as it is
+            head.deconv_layers[3:].load_state_dict(other.deconv_layers[3:].state_dict())
+            head.final_layer.load_state_dict(other.final_layer.state_dict())
 
 
 class Teacher(Watched):
     """A trained network, whose features and tags a trainee is drawn to (hints: Romero et al. 2015, "FitNets")."""
 
     def __init__(self, model: str):
-        super().__init__(network.load(model, "demo"))
+        super().__init__(model, network.load(model, "demo"))
         self.to(memory_format=torch.channels_last).requires_grad_(False)
 
 
@@ -257,11 +290,15 @@ def hint_losses(trainee: Trainee, y: torch.Tensor, teacher: Teacher, told: torch
         target: heatmaps (B, 17, h, w) as they should be.
     """
     features = torch.zeros(())
-    for stride, theirs in teacher.features.items():
-        mine, theirs = trainee.features[stride], theirs.float()
-        if str(stride) in trainee.hints:
-            mine = trainee.hints[str(stride)](mine.float())
-        features = features + ((mine.float() - theirs) ** 2).mean() / theirs.var()
+    for name, theirs in teacher.features.items():
+        mine = trainee.features[name]
+        if name.endswith("4"):  # the finest have the most to compute: every second row and column, now these, now those
+            row, col = torch.randint(2, (2,)).tolist()
+            mine, theirs = (f[:, :, row::2, col::2] for f in (mine, theirs))
+        if name in trainee.hints:
+            mine = trainee.hints[name](mine)
+        mine, theirs = mine.float(), theirs.float()
+        features = features + ((mine - theirs) ** 2).mean() / theirs.var()
     near = target + 0.02
     tags = (near * (y[:, 17:] - told[:, 17:]) ** 2).sum() / near.sum()
     return {"hints": features, "told": 0.5 * tags}
@@ -274,7 +311,7 @@ def losses(
     x = ((batch["image"].float() / 255 - MEAN) / STD).contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         y = trainee(x)
-        parts = trainee.parts(trainee.features[4]).float()
+        parts = trainee.parts(trainee.features["up4"]).float()
         if hint:
             with torch.no_grad():
                 told = teacher(x).float()
@@ -286,7 +323,8 @@ def losses(
         "parts": 0.25 * F.cross_entropy(parts, batch["parts"].long()),
     }
     if hint:
-        terms.update({k: hint * v for k, v in hint_losses(trainee, y, teacher, told, target).items()})
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            terms.update({k: hint * v for k, v in hint_losses(trainee, y, teacher, told, target).items()})
     return terms
 
 
@@ -321,10 +359,17 @@ def main() -> int:
     parser.add_argument("--model", default="MobileNetv2")
     parser.add_argument("--crops", type=int, default=120_000, help="crops to see in all")
     parser.add_argument("--size", type=int, default=256, help="side of a crop in pixels")
-    parser.add_argument("--late-size", type=int, default=384, help="side of a crop in the last 15 %% of the run")
+    parser.add_argument(
+        "--late-size", type=int, default=384, help="side of a crop in the last part of the run, in smaller batches"
+    )
+    parser.add_argument("--late", type=float, default=0.15, help="how much of the run that part is, 0..1")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--start", help="weights to begin with where there is no checkpoint: demo, or a file")
     parser.add_argument("--teacher", default=None, help="a network with demo weights, to learn from as well")
+    parser.add_argument(
+        "--freeze-norm", action="store_true", help="go on from the average, BatchNorm's statistics fixed"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--float32", action="store_true", help="no bfloat16 autocast")
@@ -341,6 +386,8 @@ def main() -> int:
         return 0
     teacher = Teacher(args.teacher) if args.teacher else None
     trainee, average = Trainee(args.model, teacher), Trainee(args.model, teacher)
+    if args.start:
+        trainee.net.load_state_dict(network.load(args.model, args.start).state_dict())
     average.load_state_dict(trainee.state_dict())
     trainee.to(memory_format=torch.channels_last).train()
     average.to(memory_format=torch.channels_last)
@@ -349,22 +396,23 @@ def main() -> int:
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
         crops, best = saved["crops"], saved["best"]
-        if saved["teacher"] == args.teacher:
-            trainee.load_state_dict(saved["trainee"])
-            average.load_state_dict(saved["average"])
-            optimiser.load_state_dict(saved["optimiser"])
-        else:  # another teacher, another head: the backbone stays
-            backbone = {k: v for k, v in saved["trainee"].items() if k.startswith("net.backbone.")}
-            trainee.load_state_dict(backbone, strict=False)
-            average.load_state_dict(trainee.state_dict())
+        if saved["teacher"] != args.teacher:
+            raise SystemExit(f"{checkpoint} learns from {saved['teacher']}: go on with that --teacher, or move it away")
+        trainee.load_state_dict(saved["average" if args.freeze_norm and not saved["frozen"] else "trainee"])
+        average.load_state_dict(saved["average"])
+        optimiser.load_state_dict(saved["optimiser"])
         print(f"resumed at {crops} crops", flush=True)
+    if args.freeze_norm:
+        for layer in trainee.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.eval()
     scenes = read_scenes(args.pool, f"scenes_{POOL_SEED // 100_000}?????.npz")
     print(f"{len(scenes)} scenes", flush=True)
 
     def save() -> None:
         part = checkpoint.with_suffix(".part")
         state = {"trainee": trainee, "average": average, "optimiser": optimiser}
-        facts = {"crops": crops, "teacher": args.teacher, "best": best}
+        facts = {"crops": crops, "teacher": args.teacher, "frozen": args.freeze_norm, "best": best}
         torch.save({**{k: v.state_dict() for k, v in state.items()}, **facts}, part)
         part.replace(checkpoint)
 
@@ -374,10 +422,10 @@ def main() -> int:
     recent: dict[str, float] = {}
     while crops < args.crops:
         done = crops / args.crops
-        late = done >= 0.85
+        late = done >= 1 - args.late
         if side != (args.late_size if late else args.size):
             side = args.late_size if late else args.size
-            count = min(args.batch, 8) if late else args.batch
+            count = max(1, round(args.batch * (args.size / side) ** 2))  # as many pixels
             stream = batches(scenes, np.random.default_rng([args.seed, crops]), count, side)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(done, args.lr)
@@ -398,7 +446,7 @@ def main() -> int:
                 else:
                     a.copy_(b)
         for k, v in terms.items():
-            recent[k] = 0.98 * recent.get(k, float(v)) + 0.02 * float(v)
+            recent[k] = 0.98 * recent.get(k, v.item()) + 0.02 * v.item()
         now = time.time()
         if now - spoke > 60:
             rate = (crops - first) / (now - began)

@@ -132,8 +132,12 @@ def test_npz_keeps_weights_to_float16(mobilenet, tmp_path):
     for key, value in mobilenet.state_dict().items():
         if "num_batches_tracked" not in key:
             assert loaded[key].dtype == torch.float32
-            assert torch.equal(loaded[key], value.half().float()), key
-    assert path.stat().st_size < 20e6
+            bits = 8 if value.ndim > 1 else 10  # after the leading one
+            torch.testing.assert_close(loaded[key], value, rtol=2.0 ** -(bits + 1) * 1.01, atol=1e-6, msg=key)
+    assert path.stat().st_size < 17e6
+    again = network.save_npz(loaded, tmp_path / "again.npz")
+    for key, value in network.load("MobileNetv2", again).state_dict().items():
+        assert torch.equal(value, loaded[key]), key
 
 
 def test_npz_refuses_what_float16_cannot_hold(mobilenet, tmp_path):
@@ -152,9 +156,8 @@ def test_demo_weights_come_from_the_demo_folder(mobilenet, tmp_path, monkeypatch
         network.load("MobileNetv2")
     network.save_npz(mobilenet, tmp_path / "weights" / "MobileNetv2.npz")
     loaded = network.load("MobileNetv2", "demo")
-    assert torch.equal(
-        loaded.keypoint_head.final_layer.weight, mobilenet.keypoint_head.final_layer.weight.half().float()
-    )
+    wanted = mobilenet.keypoint_head.final_layer.weight
+    torch.testing.assert_close(loaded.keypoint_head.final_layer.weight, wanted, rtol=2**-8, atol=1e-6)
     assert network.weights_sha256("MobileNetv2", "demo") == paths.sha256(tmp_path / "weights" / "MobileNetv2.npz")
 
 
