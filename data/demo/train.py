@@ -63,6 +63,7 @@ KICK_FLOOR = 0.05
 # Weight of what a teacher says. ResNet50's heatmap loss on crops of 192 pixels fell to 1.65 at crop 16 744 with weight
 # 1, falling, and only the head's features watched, and at crop 5 300 with all of `WATCHED`.
 HINT = 4.0
+COARSE = ("backbone.layer3", "backbone.layer4", "backbone.stage3", "backbone.stage4")  # what `--bound` looks at
 # Features that a teacher's are held against: name and stride, layer, which of its outputs where it has several.
 # "up4", what the last layer takes, is watched in all of them.
 HEAD = {"up16": ("keypoint_head.deconv_layers.2", None), "up8": ("keypoint_head.deconv_layers.5", None)}
@@ -258,9 +259,15 @@ class Watched(torch.nn.Module):
 class Trainee(Watched):
     """The network with what helps it to learn and is thrown away: heads for body parts and for a teacher's features."""
 
-    def __init__(self, model: str, teacher: Watched | None = None):
+    def __init__(self, model: str, teacher: Watched | None = None, bound: float | None = None):
         super().__init__(model, network.build(model))
         mine = self.channels()
+        self.excess: list[torch.Tensor] = []
+        for name, layer in self.net.named_modules() if bound else ():
+            if name.startswith(COARSE) and isinstance(layer, torch.nn.BatchNorm2d):
+                layer.register_forward_hook(
+                    lambda _, __, out: self.excess.append(F.relu(out.clone().abs() - bound).float())
+                )
         self.parts = torch.nn.Conv2d(mine["up4"], 1 + len(PARTS), 1)
         self.hints = torch.nn.ModuleDict()
         if teacher is None:
@@ -309,6 +316,7 @@ def losses(
 ) -> dict[str, torch.Tensor]:
     """Every term of the loss for one batch, already weighted; `hint` is the weight of what the teacher says."""
     x = ((batch["image"].float() / 255 - MEAN) / STD).contiguous(memory_format=torch.channels_last)
+    trainee.excess.clear()
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         y = trainee(x)
         parts = trainee.parts(trainee.features["up4"]).float()
@@ -322,6 +330,8 @@ def losses(
         "tags": 0.5 * tag_loss(y[:, 17:], batch["keypoints"], batch["families"], kick),
         "parts": 0.25 * F.cross_entropy(parts, batch["parts"].long()),
     }
+    if trainee.excess:
+        terms["excess"] = sum(e.square().mean() for e in trainee.excess)
     if hint:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             terms.update({k: hint * v for k, v in hint_losses(trainee, y, teacher, told, target).items()})
@@ -344,10 +354,14 @@ def validate(net: torch.nn.Module, pool: Path) -> float:
     return ap
 
 
-def export(model: str, checkpoint: Path, folder: Path = WEIGHTS) -> str:
-    """Writes the best weights of a checkpoint as demo weights; says so."""
-    best = torch.load(checkpoint, weights_only=True)["best"]
+def export(model: str, checkpoint: Path, raw: bool = False, folder: Path = WEIGHTS) -> str:
+    """Writes the best average of a checkpoint, or its last weights as they are, as demo weights; says so."""
+    saved = torch.load(checkpoint, weights_only=True)
+    best = saved["best"]
     net = network.build(model)
+    if raw:
+        net.load_state_dict({k[4:]: v for k, v in saved["trainee"].items() if k.startswith("net.")})
+        return f"wrote {network.save_npz(net, folder / f'{model}.npz')} (as it is after {saved['crops']} crops)"
     net.load_state_dict(best["state"])
     path = network.save_npz(net, folder / f"{model}.npz")
     return f"wrote {path} (average after {best['crops']} crops, AP {best['ap']:.3f} on {VALIDATION})"
@@ -370,11 +384,17 @@ def main() -> int:
     parser.add_argument(
         "--freeze-norm", action="store_true", help="go on from the average, BatchNorm's statistics fixed"
     )
+    parser.add_argument(
+        "--bound", type=float, help="what BatchNorm gives deep inside costs beyond this: int8 has 256 steps"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--float32", action="store_true", help="no bfloat16 autocast")
     parser.add_argument("--judge", type=int, default=3000, help="crops between two looks at AP; the best is kept")
     parser.add_argument("--export", action="store_true", help="only write the best weights so far as demo weights")
+    parser.add_argument(
+        "--raw", action="store_true", help="with --export: the last weights instead of the best average"
+    )
     parser.add_argument("--pool", type=Path, default=POOL, help="folder of scenes and checkpoints")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -382,10 +402,10 @@ def main() -> int:
     torch.manual_seed(args.seed)
     checkpoint = args.pool / f"{args.model}.ckpt"
     if args.export:
-        print(export(args.model, checkpoint))
+        print(export(args.model, checkpoint, args.raw))
         return 0
     teacher = Teacher(args.teacher) if args.teacher else None
-    trainee, average = Trainee(args.model, teacher), Trainee(args.model, teacher)
+    trainee, average = Trainee(args.model, teacher, args.bound), Trainee(args.model, teacher)
     if args.start:
         trainee.net.load_state_dict(network.load(args.model, args.start).state_dict())
     average.load_state_dict(trainee.state_dict())

@@ -142,17 +142,21 @@ def test_training_stops_resumes_and_keeps_the_best(tmp_path, monkeypatch):
     make_set.make_split(make_set.VALIDATION, tmp_path)
     command = [sys.executable, "-W", "ignore", str(DEMO / "train.py"), "--pool", str(tmp_path), "--size", "64"]
     command += ["--late-size", "64", "--batch", "2", "--threads", "1", "--float32"]
-    for crops, said in (
-        ("4", "4 crops  AP 0.0"),
-        ("8", "resumed at 4 crops"),
-        ("10 --teacher MobileNetv2", "resumed at 8 crops"),
+    for arguments, status, said in (
+        ("4", 0, "4 crops  AP 0.0"),
+        ("8 --freeze-norm --bound 1", 0, "resumed at 4 crops"),
+        ("10 --teacher MobileNetv2", 1, "learns from None: go on with that --teacher, or move it away"),
     ):
-        done = subprocess.run([*command, "--crops", *crops.split()], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert said in done.stdout
-    said = export("MobileNetv2", tmp_path / "MobileNetv2.ckpt", tmp_path)
+        done = subprocess.run([*command, "--crops", *arguments.split()], capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stderr
+        assert said in done.stdout + done.stderr
+    checkpoint = tmp_path / "MobileNetv2.ckpt"
+    said = export("MobileNetv2", checkpoint, folder=tmp_path)
     assert "average after 4 crops, AP 0.000 on validation" in said, "the later ones were no better"
-    network.load("MobileNetv2", tmp_path / "MobileNetv2.npz")
+    best = network.load("MobileNetv2", tmp_path / "MobileNetv2.npz").state_dict()
+    assert "as it is after 8 crops" in export("MobileNetv2", checkpoint, raw=True, folder=tmp_path)
+    last = network.load("MobileNetv2", tmp_path / "MobileNetv2.npz").state_dict()
+    assert any(not value.equal(best[key]) for key, value in last.items())
 
 
 @pytest.mark.parametrize("model", ["HRNet", "ResNet50"])
