@@ -132,8 +132,8 @@ def test_npz_keeps_weights_to_float16(mobilenet, tmp_path):
     for key, value in mobilenet.state_dict().items():
         if "num_batches_tracked" not in key:
             assert loaded[key].dtype == torch.float32
-            bits = 8 if value.ndim > 1 else 10  # after the leading one
-            torch.testing.assert_close(loaded[key], value, rtol=2.0 ** -(bits + 1) * 1.01, atol=1e-6, msg=key)
+            rtol = 2**-11 + (2**-9 if value.ndim > 1 else 0)  # rounded to float16, and kernels to 8 bits of its 10
+            torch.testing.assert_close(loaded[key], value, rtol=rtol, atol=1e-6)
     assert path.stat().st_size < 17e6
     again = network.save_npz(loaded, tmp_path / "again.npz")
     for key, value in network.load("MobileNetv2", again).state_dict().items():
