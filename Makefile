@@ -5,13 +5,13 @@
 #   make coco   the published table: official weights and COCO val2017 (1.4 GB to fetch), three networks in three
 #               precisions, ours beside what is published; goes on where it stopped. COCO="--image-num 200" for a sample
 #   make scale  notebook 5, from one device to many, with Ray, which it installs (requirements-scale.txt); docs/scale.md
-#   make test   unit, parity and notebook tests, with ruff
+#   make test   all tests, with ruff
 #   make lab    JupyterLab on the notebooks
 #   make mlu    on an MLU card, inside a MagicMind container: the sample's whole job, see docs/mlu.md.
 #               make mlu IMAGES=1000 WEIGHTS=random MLU_MODELS="HRNet ResNet50" for fewer pictures, other weights, models
 #   make lint   ruff on code and notebooks, and the rules for notebooks        make format   ruff's fixes
 #   make setup  the virtual environment alone; every other target but mlu begins with it
-#   make clean  remove what was made at run time, downloaded checkpoints apart
+#   make clean  remove what was made at run time, but not what was downloaded or rendered
 #   make distclean   and the virtual environment
 
 PYTHON ?= python3

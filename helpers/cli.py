@@ -194,9 +194,11 @@ def build_parser() -> argparse.ArgumentParser:
         group.add_argument("--calibration-data", type=Path, help="folder of pictures, COCO-format or plain")
         group.add_argument("--calibration-split", help="part of a COCO-format folder")
         group.add_argument("--calibration-num", type=_positive, help=f"pictures (default {DEFAULT_COUNT})")
-        group.add_argument("--calibration-method", default="minmax", type=_method, help=f"one of {', '.join(METHODS)}")
+        group.add_argument("--calibration-method", type=_method, help=f"one of {', '.join(METHODS)} (default minmax)")
         group.add_argument(
-            "--max-drop", type=_share, help="leave the worst layers in float until AP, of these pictures, drops no more"
+            "--max-drop",
+            type=_share,
+            help="on a CPU: leave the worst layers in float until AP on the calibration split drops no more",
         )
     page.add_argument("--out", type=Path, default=None, help="the page (default data/output/report.html)")
     table.add_argument("--out", type=Path, default=None, help="folder for the records (default data/output/records)")
@@ -536,6 +538,7 @@ def sweep(args: argparse.Namespace) -> int:
     specs = [backends.BuildSpec(precision, size) for precision in precisions for size in dict.fromkeys(sizes)]
     for spec in specs:
         backend.require(spec.precision)
+    _check_calibration(args, specs)
     if args.weights:
         paths.weights_tag(args.weights)
     dataset = _dataset(args)
@@ -574,6 +577,7 @@ def score_published(args: argparse.Namespace) -> int:
         if precision in backend.precisions()
     ]
     # What is wrong with all cells is said before the first.
+    _check_calibration(args, [job.spec for job in jobs])
     unscored = [pictures.files[0].parent for pictures in (_calibration(args, job, dataset) for job in jobs) if pictures]
     rows, references, failures = [], {}, []
     for count, job in enumerate(jobs, 1):
@@ -667,6 +671,7 @@ class _Job:
 
 def _job(args: argparse.Namespace) -> _Job:
     spec = backends.BuildSpec(args.precision, args.batch_size, args.dynamic_shape)
+    _check_calibration(args, [spec])
     return _Job(_model(args), args.weights, spec)
 
 
@@ -691,6 +696,16 @@ def _built(args: argparse.Namespace, job: _Job | None = None, scored: CocoDatase
     return backend.build(onnx_file, spec, calibration)
 
 
+def _check_calibration(args: argparse.Namespace, specs: Sequence[backends.BuildSpec]) -> None:
+    """Refuses what would be ignored, or fail after minutes."""
+    names = ("calibration_data", "calibration_split", "calibration_num", "calibration_method", "max_drop")
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None]
+    if given and not any(spec.needs_calibration for spec in specs):
+        raise UsageError(f"{given[0]} is for the qint precisions; {specs[0].precision} is not calibrated")
+    if args.max_drop is not None and args.backend == "magicmind":
+        raise UsageError("--max-drop is for CPU engines; MagicMind takes no layers to leave in float")
+
+
 def _unscored(args: argparse.Namespace, job: _Job) -> tuple[Path, str]:
     """Folder and split of the pictures to calibrate with."""
     # Official weights were trained on photographs, which the demo pictures are not.
@@ -705,7 +720,7 @@ def _calibration(args: argparse.Namespace, job: _Job, scored: CocoDataset | None
     pictures = CalibrationSet(
         *_unscored(args, job),
         args.calibration_num or DEFAULT_COUNT,
-        args.calibration_method,
+        args.calibration_method or "minmax",
         input_shape=None if job.spec.dynamic_shape else job.spec.input_shape,
     )
     if scored is not None:

@@ -50,6 +50,12 @@ def fails(capsys, status: int, *argv: str) -> str:
         (["build", "--precision", "qint8_mixed_float16", "--calibration-method", "eqnm"], "on a card only"),
         (["eval", "--calibration-method", "nonsense"], "there is no method 'nonsense'"),
         (["build", "--precision", "qint8_mixed_float16", "--max-drop", "-1"], "must be from 0 to 1"),
+        (["build", "--max-drop", "0.01"], "--max-drop is for the qint precisions"),
+        (["bench", "--calibration-method", "entropy"], "force_float32 is not calibrated"),
+        (
+            ["eval", "--backend", "magicmind", "--precision", "qint8_mixed_float16", "--max-drop", "0.1"],
+            "is for CPU engines",
+        ),
         (["eval", "--weights", "demoo"], "demoo"),
         (["eval", "--image-num", "-1"], "--image-num"),
         (["perf", "--image-num", "0"], "--image-num"),

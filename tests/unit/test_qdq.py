@@ -379,23 +379,60 @@ def test_rank_finds_the_layer_that_suffers(exported, monkeypatch):
     assert by_name[some[-1]].tags_db < by_name[some[-1]].heatmaps_db
 
 
-def test_leaving_a_layer_out_gives_ap_back(demo, document, models):
-    """Against builds of its own, one by one."""
+@pytest.fixture
+def four_pictures(models):
+    """A dataset of four of the calibration pictures."""
     dataset = CocoDataset(paths.demo_data(), "calib2017")
     dataset.image_ids = dataset.sample(4, seed=3)
+    return dataset
+
+
+def test_leaving_a_layer_out_gives_ap_back(demo, document, four_pictures):
+    """Against builds of its own, one by one."""
     names = qdq.layers(document)[:1] + qdq._last_layers(document)[:1]
     spec = dataclasses.replace(INT8, float_layers=())
-    gains = sensitivity.leave_one_out(demo, spec, Small(1), dataset, names)
+    gains = sensitivity.leave_one_out(demo, spec, Small(1), four_pictures, names)
     assert list(gains.values()) == sorted(gains.values(), reverse=True)
     ort = backends.get("onnxruntime")
     ap = {}
     for left in ((), *((name,) for name in names)):
         built = ort.build(demo, dataclasses.replace(INT8, float_layers=left), Small(1))
         with ort.load(built) as engine:
-            run = evaluate.run(PoseEstimator(engine), dataset, dataset.image_ids)
+            run = evaluate.run(PoseEstimator(engine), four_pictures, four_pictures.image_ids)
         ap[left] = run.stats.numbers["AP"]
     assert gains == {name: ap[name,] - ap[()] for name in names}
     assert any(gains.values())
+
+
+@pytest.fixture
+def unsure(demo, document, four_pictures, monkeypatch):
+    """What `sensitivity.within` is to decide: int8 with all layers rounded, few candidates, and what it costs."""
+    monkeypatch.setattr(sensitivity, "_PICTURES", 1)
+    some = qdq.layers(document)[:1] + qdq._last_layers(document)
+    ort, spec = backends.get("onnxruntime"), dataclasses.replace(INT8, float_layers=())
+    ap = [sensitivity._ap(ort.build(demo, each, Small(1)), four_pictures) for each in (BuildSpec(), spec)]
+    monkeypatch.setattr(qdq, "layers", lambda document: some)
+    return spec, ap[0] - ap[1], some
+
+
+def test_no_layer_stays_in_float_that_need_not(demo, four_pictures, unsure):
+    spec, drop, _ = unsure
+    assert drop > 0.01
+    assert sensitivity.within(drop + 1e-9, demo, spec, Small(1), four_pictures) == (spec, drop)
+
+
+def test_layers_stay_in_float_until_ap_holds(demo, four_pictures, unsure):
+    spec, drop, some = unsure
+    found, left = sensitivity.within(drop / 2, demo, spec, Small(1), four_pictures)
+    assert left <= drop / 2
+    assert found.float_layers
+    assert set(found.float_layers) <= set(some)
+
+
+def test_too_small_a_drop_is_said(demo, four_pictures, unsure):
+    spec, drop, _ = unsure
+    with pytest.raises(UsageError, match=f"With 0 layers in float, qint8_mixed_float32 still loses {drop:.4f} AP"):
+        sensitivity.within(drop / 2, demo, spec, Small(1), four_pictures, most_layers=0)
 
 
 def test_signal_to_noise():
