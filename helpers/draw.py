@@ -1040,12 +1040,12 @@ def published_figure(networks: Iterable[Network], title: str = "") -> Figure:
 
     Args:
         networks: rows of the zoo.
-        title: what to see; by default what 8 bits cost.
+        title: what to see; by default what 8 bits change.
     """
     fig, axes = _figure(9, 3.4)
     ap = {network.name: {name: published.ap for name, published in network.published.items()} for network in networks}
     _precision_bars(axes[0, 0], ap)
-    axes[0, 0].set_title(title or f"Points of AP that 8 bits cost: {_costs(ap)}")
+    axes[0, 0].set_title(title or f"What 8 bits change, in points of AP: {_changes(ap)}")
     return fig
 
 
@@ -1056,7 +1056,7 @@ def ladder_figure(networks: Iterable[Network], rows: Iterable[Record], title: st
     Args:
         networks: rows of the zoo.
         rows: records with accuracy, one per network and precision; lines show their `ap_interval`.
-        title: what to see; by default what 8 bits cost in both.
+        title: what to see; what 8 bits change stands above each half.
 
     Raises:
         UsageError: there are no rows.
@@ -1075,8 +1075,8 @@ def ladder_figure(networks: Iterable[Network], rows: Iterable[Record], title: st
     for ax, name, ap, intervals in ((axes[0, 0], said, published, {}), (axes[0, 1], here, measured, spread)):
         _precision_bars(ax, ap, intervals)
         ax.label_outer()
-        ax.set_title(name, fontsize=10)
-    _heading(fig, title or f"Points that 8 bits cost. Published: {_costs(published)}. Here: {_costs(measured)}")
+        ax.set_title(f"{name}\n8 bits: {_changes(ap)}", fontsize=10)
+    _heading(fig, title or "What 8 bits change, in points of AP")
     return fig
 
 
@@ -1104,10 +1104,11 @@ def _precision_bars(
     ax.legend(ncol=len(_PRECISION_COLOURS), loc="upper right", fontsize=9)
 
 
-def _costs(ap: Mapping[str, Mapping[str, float]]) -> str:
-    """What the last precision costs each network that has it and the first: `HRNet 2.9, ResNet50 1.2`."""
+def _changes(ap: Mapping[str, Mapping[str, float]]) -> str:
+    """What the last precision changes in each network that has it and the first: `HRNet -2.9, ResNet50 +0.4`."""
     first, *_, last = _PRECISION_COLOURS
-    return ", ".join(f"{name} {of[first] - of[last]:.1f}" for name, of in ap.items() if {first, last} <= set(of))
+    change = {name: round(of[last] - of[first], 1) for name, of in ap.items() if {first, last} <= set(of)}
+    return ", ".join(f"{name} {value + 0.0:+.1f}" for name, value in change.items()) or "not measured"
 
 
 def _cycle(count: int) -> list[str]:

@@ -185,8 +185,8 @@ def test_the_ladder_shows_what_was_measured_and_names_what_was_not():
     assert named == ["HRNet\nnot measured", "ResNet50\nnot measured", "MobileNetv2"]
     assert len(published.texts) == 9
     assert published.get_ylim() == measured.get_ylim()
-    heading = figure.get_suptitle()
-    assert heading.endswith("Published: HRNet 2.9, ResNet50 1.2, MobileNetv2 0.3. Here: MobileNetv2 1.0")
+    assert published.get_title(loc="left").endswith("8 bits: HRNet -2.9, ResNet50 -1.2, MobileNetv2 -0.3")
+    assert measured.get_title(loc="left").endswith("8 bits: MobileNetv2 -1.0")
 
 
 def test_a_ladder_without_rows_is_refused():
