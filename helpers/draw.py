@@ -455,10 +455,9 @@ def trade_figure(points: Sequence[Mapping[str, Any]], title: str = "") -> Figure
     ax.step([p["ms"] for p in best], [p["ap"] for p in best], where="post", color=QUIET, lw=1.5, zorder=1)
     for colour, p in zip(_cycle(len(points)), points):
         spread = [[p["ap"] - p["low"]], [p["high"] - p["ap"]]]
-        ax.errorbar(p["ms"], p["ap"], yerr=spread, fmt="o", ms=9, color=colour, capsize=4, lw=1.5, zorder=2)
-        place = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "va": "bottom"}
-        ax.annotate(p["label"], (p["ms"], p["high"]), color=colour, fontsize=10, fontweight="bold", **place)
-    ax.margins(y=0.15)
+        style = {"fmt": "o", "ms": 9, "capsize": 4, "lw": 1.5, "zorder": 2}
+        ax.errorbar(p["ms"], p["ap"], yerr=spread, color=colour, label=f"{p['label']}: {p['ap']:.3f}", **style)
+    ax.legend(ncol=len(points), loc="upper center", bbox_to_anchor=(0.5, -0.18), fontsize=9)
     ax.set_xlim(0, 1.2 * max(p["ms"] for p in points))
     ax.set_xlabel("milliseconds for one picture of 512 x 512, median")
     ax.set_ylabel("AP; bars: 95 % of samples of the pictures")

@@ -201,6 +201,8 @@ def test_the_line_joins_what_nothing_beats():
     figure = draw.trade_figure([point("slow", 9, 0.7), point("bad", 5, 0.4), point("quick", 3, 0.5)])
     [line] = [line for line in figure.axes[0].lines if line.get_drawstyle() == "steps-post"]
     assert line.get_xydata().tolist() == [[3, 0.5], [9, 0.7]]
+    named = [text.get_text() for text in figure.axes[0].get_legend().texts]
+    assert named == ["quick: 0.500", "bad: 0.400", "slow: 0.700"]
 
 
 def heading(figure) -> str:
