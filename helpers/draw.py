@@ -1107,6 +1107,7 @@ def _changes(ap: Mapping[str, Mapping[str, float]]) -> str:
     """What the last precision changes in each network that has it and the first: `HRNet -2.9, ResNet50 +0.4`."""
     first, *_, last = _PRECISION_COLOURS
     change = {name: round(of[last] - of[first], 1) for name, of in ap.items() if {first, last} <= set(of)}
+    # -0.0 + 0.0 is 0.0: no minus before what is nothing.
     return ", ".join(f"{name} {value + 0.0:+.1f}" for name, value in change.items()) or "not measured"
 
 

@@ -187,6 +187,10 @@ def test_the_ladder_shows_what_was_measured_and_names_what_was_not():
     assert published.get_ylim() == measured.get_ylim()
     assert published.get_title(loc="left").endswith("8 bits: HRNet -2.9, ResNet50 -1.2, MobileNetv2 -0.3")
     assert measured.get_title(loc="left").endswith("8 bits: MobileNetv2 -1.0")
+    figure = draw.ladder_figure(
+        NETWORKS.values(), [scored("force_float32", 0.76), scored("qint8_mixed_float16", 0.7597)]
+    )
+    assert figure.axes[1].get_title(loc="left").endswith("8 bits: MobileNetv2 +0.0")
 
 
 def test_a_ladder_without_rows_is_refused():
