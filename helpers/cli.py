@@ -20,25 +20,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterator, NoReturn, Sequence, TextIO
 
-from helpers import backends, benchmark, fetch, mm_run, paths, records, scale_out, zoo
-from helpers import report as report_page
-from helpers.backends.base import only_cpu
-from helpers.calibration import DEFAULT_COUNT, DEFAULT_SPLIT, METHODS, CalibrationSet
+from helpers import artifacts, backends, fetch, paths, scale_out, zoo
+from helpers.backends import mm_run
+from helpers.backends.base import require_cpu
+from helpers.backends.calibration import DEFAULT_COUNT, DEFAULT_SPLIT, METHODS, CalibrationSet
 from helpers.dataset import CocoDataset
-from helpers.errors import DataError, UsageError
-from helpers.estimator import PoseEstimator
+from helpers.errors import DataError, UsageError, did_you_mean
+from helpers.measure import benchmark, records
+from helpers.pose.estimator import PoseEstimator
+from helpers.show import report as report_page
 
 if TYPE_CHECKING:
     import numpy as np
 
     from helpers.backends import Backend, BuildSpec, Engine
-    from helpers.benchmark import EndToEndTiming, NetworkTiming
-    from helpers.decode import Poses
-    from helpers.estimator import Outcome
-    from helpers.evaluate import Run
-    from helpers.journal import Journal
-    from helpers.mm_run import CardTiming
-    from helpers.records import Record
+    from helpers.backends.mm_run import CardTiming
+    from helpers.measure.benchmark import EndToEndTiming, NetworkTiming
+    from helpers.measure.evaluate import Evaluation
+    from helpers.measure.journal import Journal
+    from helpers.measure.records import Record
+    from helpers.pose.decode import Poses
+    from helpers.pose.estimator import PoseResult
     from helpers.scale_out import Fleet
 
 _TIMED_IMAGES, _SCORED_IMAGES = 16, 64  # unless told otherwise; a sweep times no more than that
@@ -247,7 +249,7 @@ def _devices(text: str) -> list[int]:
 
 def _method(text: str) -> str:
     if text not in METHODS:
-        raise argparse.ArgumentTypeError(f"there is no method {text!r}; {zoo.choices(text, METHODS)}")
+        raise argparse.ArgumentTypeError(f"there is no method {text!r}; {did_you_mean(text, METHODS)}")
     return text
 
 
@@ -323,7 +325,7 @@ def fetch_files(args: argparse.Namespace) -> int:
 
 def export_onnx(args: argparse.Namespace) -> int:
     """Exports, compares with PyTorch, prints the comparison."""
-    from helpers import export
+    from helpers.export import export
 
     opsets = export.OPSETS if args.opset is None else (args.opset,)
     rows = []
@@ -343,7 +345,7 @@ def export_onnx(args: argparse.Namespace) -> int:
 def build_engine(args: argparse.Namespace) -> int:
     """Builds and says where, how large, how long."""
     path = _built(args)
-    facts = paths.read_sidecar(path)
+    facts = artifacts.read_sidecar(path)
     if args.json:
         print(json.dumps({"file": str(path), **facts}, indent=2))
     else:
@@ -354,7 +356,7 @@ def build_engine(args: argparse.Namespace) -> int:
 
 def infer_images(args: argparse.Namespace) -> int:
     """Finds people in images and videos; poses.json and what is painted if there is an output folder."""
-    from helpers import video
+    from helpers.pose import video
 
     _check_devices(args)
     if args.out is not None and args.out.suffix == ".jsonl":
@@ -370,7 +372,7 @@ def infer_images(args: argparse.Namespace) -> int:
         estimator = stack.enter_context(_estimator(args, built))
         lists = []
         if args.out is not None:
-            part = stack.enter_context(paths.atomic_write(args.out / "poses.json"))
+            part = stack.enter_context(artifacts.atomic_write(args.out / "poses.json"))
             lists.append(stack.enter_context(_JsonList(stack.enter_context(part.open("w", encoding="utf-8")))))
         if args.json:
             lists.append(stack.enter_context(_JsonList(sys.stdout)))
@@ -395,7 +397,7 @@ def _infer_archive(args: argparse.Namespace) -> int:
 
 def _images(given: Sequence[Path]) -> Iterator[Path]:
     """The files that folders hold and lists name, or that are given themselves."""
-    from helpers.preprocess import list_images
+    from helpers.images import list_images
 
     for path in given:
         if path.is_dir():
@@ -413,7 +415,7 @@ def _infer_pictures(
     lists: Sequence[_JsonList],
 ) -> list[str]:
     """Pictures, as (name when painted, file): their entries go to the lists; one sentence per failure."""
-    from helpers.draw import confident
+    from helpers.show.draw import confident
 
     failures, note = [], _backend(args).note
     outcomes = estimator.stream((file for _, file in pictures), args.batch_size)
@@ -436,13 +438,13 @@ def _infer_videos(
     args: argparse.Namespace, estimator: PoseEstimator, videos: Sequence[tuple[str, Path]], lists: Sequence[_JsonList]
 ) -> list[str]:
     """Videos, as `_infer_pictures`; an entry per frame. Without an output folder nothing is painted."""
-    from helpers import video
-    from helpers.draw import draw_poses
+    from helpers.pose import video
+    from helpers.show.draw import draw_poses
 
     failures, note = [], _backend(args).note
     for name, file in videos:
 
-        def keep(index: int, second: float, outcome: Outcome, file: Path = file) -> None:
+        def keep(index: int, second: float, outcome: PoseResult, file: Path = file) -> None:
             where = {"video": str(file), "frame": index, "second": round(second, 3)}
             for each in lists:
                 each.append(_as_json(where, outcome, note))
@@ -460,7 +462,7 @@ def _infer_videos(
 
 def evaluate_dataset(args: argparse.Namespace) -> int:
     """Runs and scores, going on where the same run stopped; prints the ten numbers and keeps a record."""
-    from helpers import evaluate
+    from helpers.measure import evaluate
 
     if args.out is not None and (args.out.is_dir() or not args.out.name):
         raise UsageError(f"--out {args.out} is a folder; name a file for the results")
@@ -492,10 +494,10 @@ def _scored(
     batch_size: int,
     resume: bool = False,
     fresh: bool = False,
-) -> tuple[Run, Journal]:
+) -> tuple[Evaluation, Journal]:
     """A run over a dataset, going on where the same one stopped, and the journal to finish once all is written."""
-    from helpers import evaluate
-    from helpers.journal import Journal, decisive
+    from helpers.measure import evaluate
+    from helpers.measure.journal import Journal, decisive
 
     decides = decisive(built, estimator, dataset, image_ids, batch_size)
     kept = Journal(paths.output() / "runs", decides, resume, fresh)
@@ -683,14 +685,14 @@ def _built(args: argparse.Namespace, job: _Job | None = None, scored: CocoDatase
     calibration = _calibration(args, job, scored)
     input_type = "float32" if args.backend == "magicmind" else args.input_type  # see `_backend`
     if _can_export():
-        from helpers import export
+        from helpers.export import export
 
         onnx_file = export.export(job.model, job.weights, backend.opset, input_type=input_type)
     else:  # a container: the ONNX file was exported elsewhere and copied here
         onnx_file = paths.onnx_file(job.model, paths.weights_tag(job.weights), backend.opset, input_type)
     spec = job.spec
     if calibration is not None and args.max_drop is not None:
-        from helpers import sensitivity
+        from helpers.backends import sensitivity
 
         spec, _ = sensitivity.within(args.max_drop, onnx_file, spec, calibration, CocoDataset(*_unscored(args, job)))
     return backend.build(onnx_file, spec, calibration)
@@ -754,7 +756,7 @@ def _measured(args: argparse.Namespace, job: _Job, dataset: CocoDataset, images:
 
 def _row(args: argparse.Namespace, job: _Job, dataset: CocoDataset) -> Record:
     """One row of the sweep; with accuracy, unless the weights are random."""
-    from helpers import evaluate
+    from helpers.measure import evaluate
 
     images = args.image_num or min(_SCORED_IMAGES, len(dataset))
     record = _measured(args, job, dataset, min(images, _TIMED_IMAGES)).record
@@ -769,8 +771,8 @@ def _row(args: argparse.Namespace, job: _Job, dataset: CocoDataset) -> Record:
 
 
 def _cell(
-    args: argparse.Namespace, job: _Job, dataset: CocoDataset, image_ids: Sequence[int], reference: Run | None
-) -> tuple[Record, Run]:
+    args: argparse.Namespace, job: _Job, dataset: CocoDataset, image_ids: Sequence[int], reference: Evaluation | None
+) -> tuple[Record, Evaluation]:
     """One cell of the published table; images of an earlier run are taken over if nothing that decides it changed."""
     if job.weights == "official" and _can_export():
         fetch.checkpoint(job.model)
@@ -804,7 +806,7 @@ def _side_by_side(speed: _Speed) -> list[dict[str, Any]]:
 def _painter(args: argparse.Namespace) -> Callable[[np.ndarray, Poses], object] | None:
     if not args.draw:
         return None
-    from helpers.draw import draw_poses
+    from helpers.show.draw import draw_poses
 
     return draw_poses
 
@@ -816,7 +818,7 @@ def _backend(args: argparse.Namespace) -> Backend:
         options.update(device_id=args.device_id, uint8_input=args.input_type == "uint8")
     backend = backends.get(args.backend, **options)
     if args.backend != "magicmind":
-        only_cpu(args.backend, args.device_id)
+        require_cpu(args.backend, args.device_id)
     return backend
 
 
@@ -891,7 +893,7 @@ def _check_output_folder(folder: Path | None, names: Sequence[str], files: Seque
         raise UsageError(f"--out {folder} would overwrite {min(clash)}; choose another folder")
 
 
-def _as_json(where: dict[str, Any], outcome: Outcome, note: str) -> dict[str, Any]:
+def _as_json(where: dict[str, Any], outcome: PoseResult, note: str) -> dict[str, Any]:
     """The entry of a picture, or of a frame, which `where` says."""
     people = [
         {"score": float(score), "keypoints": points.tolist()}
@@ -921,7 +923,7 @@ class _JsonList:
 
 def _painted_names(files: Sequence[Path]) -> list[str]:
     """A name for each file when painted, its own where that is free: `a/x.jpg`, `b/x.jpg` become x.png, x_2.png."""
-    from helpers.video import is_video
+    from helpers.pose.video import is_video
 
     names: dict[str, None] = {}
     for file in files:
@@ -934,15 +936,15 @@ def _painted_names(files: Sequence[Path]) -> list[str]:
     return list(names)
 
 
-def _paint(outcome: Outcome, path: Path) -> None:
+def _paint(outcome: PoseResult, path: Path) -> None:
     """Writes the picture with its skeletons."""
     import cv2
 
-    from helpers.draw import draw_poses
-    from helpers.preprocess import read_image
+    from helpers.images import read_image
+    from helpers.show.draw import draw_poses
 
     painted = draw_poses(read_image(outcome.name), outcome.poses)
-    with paths.atomic_write(path) as part:
+    with artifacts.atomic_write(path) as part:
         cv2.imencode(".png", painted)[1].tofile(str(part))
 
 

@@ -23,50 +23,12 @@ from typing import TYPE_CHECKING, Any, Iterator, Mapping
 import numpy as np
 
 from helpers.errors import DataError, UsageError
+from helpers.keypoints import COCO17
 
 if TYPE_CHECKING:
     import os
 
     from pycocotools.coco import COCO
-
-# ------------------------------------------------------------------------------------ the 17 COCO joints
-
-KEYPOINT_NAMES = (
-    "nose",
-    "left_eye",
-    "right_eye",
-    "left_ear",
-    "right_ear",
-    "left_shoulder",
-    "right_shoulder",
-    "left_elbow",
-    "right_elbow",
-    "left_wrist",
-    "right_wrist",
-    "left_hip",
-    "right_hip",
-    "left_knee",
-    "right_knee",
-    "left_ankle",
-    "right_ankle",
-)
-# Bones to draw, as pairs of joint indices from 0 (COCO's own file counts from 1).
-SKELETON = (
-    *((15, 13), (13, 11), (16, 14), (14, 12)),  # legs
-    *((11, 12), (5, 11), (6, 12), (5, 6)),  # trunk
-    *((5, 7), (6, 8), (7, 9), (8, 10)),  # arms
-    *((1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),  # head, and ears to shoulders
-)
-# How far apart two careful annotators put a joint, relative to the person's size: the unit of OKS.
-# Measured by the authors of COCO; `pycocotools.cocoeval.Params` has the same values.
-OKS_SIGMAS = np.array(
-    (
-        *(0.026, 0.025, 0.025, 0.035, 0.035),  # nose, eyes, ears
-        *(0.079, 0.079, 0.072, 0.072, 0.062, 0.062),  # shoulders, elbows, wrists
-        *(0.107, 0.107, 0.087, 0.087, 0.089, 0.089),  # hips, knees, ankles
-    )
-)
-
 
 # What the entries of the file must have, and as what; `null` is as good as absent.
 _IMAGE = {"id": int, "file_name": str, "width": int, "height": int}
@@ -82,7 +44,7 @@ _ANNOTATION = {
 
 
 @dataclass(frozen=True)
-class People:
+class GroundTruth:
     """The annotated people of one image, those whom the evaluation scores.
 
     Attributes:
@@ -152,11 +114,11 @@ class CocoDataset:
         image = self._image(image_id)
         return image["width"], image["height"]
 
-    def people(self, image_id: int) -> People:
+    def people(self, image_id: int) -> GroundTruth:
         """Returns the annotated people of an image who have a labelled joint and are no crowd region."""
         self._image(image_id)
         people = self._people.get(image_id, [])
-        return People(
+        return GroundTruth(
             keypoints=np.array([person["keypoints"] for person in people], np.float64).reshape(-1, 17, 3),
             bbox=np.array([person["bbox"] for person in people], np.float64).reshape(-1, 4),
             area=np.array([person["area"] for person in people], np.float64),
@@ -289,8 +251,8 @@ def _annotation_fault(annotation: dict[str, Any]) -> str:
     fault = _entry_fault(annotation, _ANNOTATION)
     if fault:
         return fault
-    if len(annotation["keypoints"]) != 3 * len(KEYPOINT_NAMES):
-        return f"has {len(annotation['keypoints'])} keypoint numbers instead of {3 * len(KEYPOINT_NAMES)}"
+    if len(annotation["keypoints"]) != 3 * len(COCO17.names):
+        return f"has {len(annotation['keypoints'])} keypoint numbers instead of {3 * len(COCO17.names)}"
     if len(annotation["bbox"]) != 4:
         return f"has a box of {len(annotation['bbox'])} numbers instead of 4"
     if not all(isinstance(number, (int, float)) for number in (*annotation["keypoints"], *annotation["bbox"])):

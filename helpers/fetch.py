@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Callable, Iterator, Mapping
 
-from helpers import paths, zoo
+from helpers import artifacts, paths, zoo
 from helpers.errors import DataError, UsageError
 
 Progress = Callable[[int, "int | None"], None]  # bytes that are here, bytes in all if known
@@ -186,7 +186,7 @@ def _write_calibration(root: Path, path: Path) -> Fetched:
             member = _member(members, f"annotations/{whole.name}", archive.path)
             with opened.open(member) as file:
                 document = _sample_of(_read_annotations(file, archive.path))
-    with paths.atomic_write(path) as part:
+    with artifacts.atomic_write(path) as part:
         part.write_text(json.dumps(document), encoding="utf-8")
     checked = f"{len(document['images'])} pictures of train2017, seed 0"
     return Fetched(path, path.stat().st_size, received, time.monotonic() - start, checked)
@@ -551,7 +551,7 @@ class _Transfer:
         size = file.seek(0, os.SEEK_END)
         if self.size is not None and size != self.size:
             return f"gave {size} bytes, not {self.size} as expected"
-        found = paths.sha256(self.part) if self.sha256 else ""
+        found = artifacts.sha256(self.part) if self.sha256 else ""
         if not found.startswith(self.sha256):
             return f"has a SHA-256 that begins with {found[:8]}, not {self.sha256[:8]} as expected"
         return ""
@@ -584,7 +584,7 @@ def _reason(error: Exception) -> str:
 def _is_whole(path: Path, sha256: str, size: int | None) -> bool:
     if not path.is_file() or (size is not None and path.stat().st_size != size):
         return False
-    return not sha256 or paths.sha256(path).startswith(sha256)
+    return not sha256 or artifacts.sha256(path).startswith(sha256)
 
 
 def _require_space(folder: Path, needed: int) -> None:
@@ -675,7 +675,7 @@ def unpack_file(archive: str | os.PathLike[str], member: str, path: str | os.Pat
         DataError: as `unpack`.
     """
     archive, path = Path(archive), Path(path)
-    with _opened(archive) as (opened, members), paths.atomic_write(path) as part:
+    with _opened(archive) as (opened, members), artifacts.atomic_write(path) as part:
         info = _member(members, member, archive)
         _require_space(path.parent, info.file_size)
         _extract(opened, info, part)

@@ -34,15 +34,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, Sequence
 
-from helpers import backends, decode, paths, zoo
+from helpers import artifacts, backends, paths, zoo
 from helpers.errors import DataError, UsageError, first_line
-from helpers.estimator import Outcome, PoseEstimator
-from helpers.journal import from_line, to_line
+from helpers.measure.journal import from_line, to_line
+from helpers.pose import decode
+from helpers.pose.estimator import PoseEstimator, PoseResult
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from helpers.decode import DecodeConfig
+    from helpers.pose.decode import DecodeConfig
 
 INSTALL = "pip install -r requirements-scale.txt"
 
@@ -239,7 +240,7 @@ class Fleet:
             raise DataError("All workers were lost before they began; try again.")
         return self._windows[batch_size]
 
-    def stream(self, images: Iterable[str | os.PathLike[str]], batch_size: int = 1) -> Iterator[Outcome]:
+    def stream(self, images: Iterable[str | os.PathLike[str]], batch_size: int = 1) -> Iterator[PoseResult]:
         """As `PoseEstimator.stream`, for files: one outcome per image, in order, on as many devices as there are.
 
         Args:
@@ -247,7 +248,7 @@ class Fleet:
             batch_size: most pictures in one run of the network.
 
         Yields:
-            One `Outcome` per image.
+            One `PoseResult` per image.
 
         Raises:
             UsageError: an image is no path, or `batch_size` is below 1.
@@ -281,7 +282,7 @@ class Fleet:
             UsageError, DataError, RuntimeError: as `stream`; DataError also if the file cannot be written.
         """
         count, failures = 0, []
-        with paths.atomic_write(path) as part, part.open("wb") as merged:
+        with artifacts.atomic_write(path) as part, part.open("wb") as merged:
             for chunk in self._done(images, batch_size):
                 failures += append_shard(merged, chunk.shard, len(chunk.images))
                 count += len(chunk.images)
@@ -562,7 +563,7 @@ def read_list(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise DataError(f"The list {path} cannot be read: {error}; give a text file with one image a line.") from error
 
 
-def write_shard(path: Path, images: Sequence[str], outcomes: Iterable[Outcome]) -> None:
+def write_shard(path: Path, images: Sequence[str], outcomes: Iterable[PoseResult]) -> None:
     """Writes what became of a chunk's images, a JSON line each; the file is complete or not there.
 
     Args:
@@ -573,13 +574,13 @@ def write_shard(path: Path, images: Sequence[str], outcomes: Iterable[Outcome]) 
     Raises:
         DataError: it cannot be written.
     """
-    with paths.atomic_write(path) as part, part.open("w", encoding="utf-8") as lines:
+    with artifacts.atomic_write(path) as part, part.open("w", encoding="utf-8") as lines:
         for image, outcome in zip(images, outcomes):
             found = {"error": outcome.error} if outcome.poses is None else to_line(outcome)
             lines.write(json.dumps({"image": image, **found}) + "\n")
 
 
-def read_shard(path: Path, images: Sequence[str]) -> list[Outcome]:
+def read_shard(path: Path, images: Sequence[str]) -> list[PoseResult]:
     """Reads what `write_shard` wrote, equal to the last bit.
 
     Args:
@@ -594,10 +595,10 @@ def read_shard(path: Path, images: Sequence[str]) -> list[Outcome]:
         for text in path.read_text(encoding="utf-8").splitlines():
             line = json.loads(text)
             if "error" in line:
-                outcomes.append(Outcome(line["image"], error=line["error"]))
+                outcomes.append(PoseResult(line["image"], error=line["error"]))
             else:
                 found = from_line(line)
-                outcomes.append(Outcome(line["image"], found.poses, stage_ms=found.stage_ms))
+                outcomes.append(PoseResult(line["image"], found.poses, stage_ms=found.stage_ms))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"The shard {path} cannot be read ({error}); run again, and check the disk.") from error
     if [outcome.name for outcome in outcomes] != list(images):

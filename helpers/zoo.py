@@ -6,17 +6,15 @@ network.published["force_float32"].ap              # 65.42
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import dataclass
-from typing import Iterable, Mapping
+from typing import Mapping
 
-from helpers.errors import UsageError
+from helpers.errors import UsageError, did_you_mean
 
 INPUT_SIZE = 512  # pixels of the input's short side, for which all three were trained
 PUBLISHED_IMAGES = 5000  # on which accuracy was published: all of COCO val2017
 TOLERANCE = 0.3  # points of AP by which a reproduction may differ from what is published
-JOINTS = 17  # COCO's; each network returns so many heatmaps, then as many tag maps
 
 PRECISIONS = (
     "force_float32",
@@ -123,7 +121,7 @@ def get(name: str) -> Network:
         UsageError: there is none; names the choices.
     """
     if name not in NETWORKS:
-        raise UsageError(f"There is no model {name!r}; {choices(name, NETWORKS)}.")
+        raise UsageError(f"There is no model {name!r}; {did_you_mean(name, NETWORKS)}.")
     return NETWORKS[name]
 
 
@@ -135,19 +133,5 @@ def default_name() -> str:
     """
     name = os.environ.get("MMPOSE_MODEL_NAME") or "MobileNetv2"
     if name not in NETWORKS:
-        raise UsageError(f"MMPOSE_MODEL_NAME is {name!r}, which is no model; {choices(name, NETWORKS)}.")
+        raise UsageError(f"MMPOSE_MODEL_NAME is {name!r}, which is no model; {did_you_mean(name, NETWORKS)}.")
     return name
-
-
-def choices(wrong: str, right: Iterable[str]) -> str:
-    """The end of an error message: 'did you mean HRNet? (the choices are ...)'.
-
-    Args:
-        wrong: what was asked for.
-        right: what could have been.
-    """
-    right = list(right)
-    folded = {name.lower(): name for name in right}
-    close = difflib.get_close_matches(str(wrong).lower(), folded, n=1)
-    listed = ", ".join(right)
-    return f"did you mean {folded[close[0]]}? (choices: {listed})" if close else f"choose one of {listed}"

@@ -10,7 +10,7 @@
 The MALLOC pair keeps glibc from giving every large tensor back to the system: without it half of the time
 goes into page faults (vmstat: 50 % system time with the defaults, 3 % with it).
 
-The network is mmpose's own module (`helpers.network.build`), its loss the associative-embedding one (Newell et
+The network is mmpose's own module (`helpers.export.network.build`), its loss the associative-embedding one (Newell et
 al. 2017, as in mmpose's AELoss) with three aids that are thrown away or fade:
 
 * a part-segmentation head on the last features (the renderer knows every pixel's body part);
@@ -47,12 +47,13 @@ from people import FAMILIES, PARTS
 from render import POOL, POOL_SEED, SCENE_KEYS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from helpers import evaluate, network
 from helpers.backends.pytorch import engine_of
 from helpers.dataset import CocoDataset
-from helpers.decode import FLIP_INDEX
-from helpers.estimator import PoseEstimator
-from helpers.preprocess import MEAN_RGB, STD_RGB
+from helpers.export import network
+from helpers.keypoints import COCO17
+from helpers.measure import evaluate
+from helpers.pose.estimator import PoseEstimator
+from helpers.pose.preprocess import MEAN_RGB, STD_RGB
 
 MEAN = torch.tensor(MEAN_RGB).view(1, 3, 1, 1)
 STD = torch.tensor(STD_RGB).view(1, 3, 1, 1)
@@ -151,7 +152,7 @@ def sample_crop(rng: np.random.Generator, scene: dict, size: int) -> dict[str, n
         ok = (p[:, 2] > 0) & (xy >= 0).all(1) & (xy < size - 1).all(1)
         keypoints[k, :, :2], keypoints[k, :, 2] = xy, ok
         if flip:
-            keypoints[k] = keypoints[k, list(FLIP_INDEX)]
+            keypoints[k] = keypoints[k, list(COCO17.flip_index)]
         families[k] = scene["families"][k]
     if flip:
         parts = PART_FLIP[parts]

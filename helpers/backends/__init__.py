@@ -15,7 +15,7 @@ from typing import Any
 
 from helpers import zoo
 from helpers.backends.base import Backend, BuildSpec, Engine
-from helpers.errors import UsageError
+from helpers.errors import UsageError, did_you_mean
 
 __all__ = ["MEANINGS", "Backend", "BuildSpec", "Engine", "get", "meanings", "names", "overview"]
 
@@ -90,7 +90,7 @@ def get(name: str, **options: Any) -> Backend:
     """
     given = {key: value for key, value in options.items() if value}
     if name not in _MODULES:
-        raise UsageError(f"There is no backend {name!r}; {zoo.choices(name, _MODULES)}.")
+        raise UsageError(f"There is no backend {name!r}; {did_you_mean(name, _MODULES)}.")
     backend = importlib.import_module(_MODULES[name]).BACKEND
     return backend.configured(**given) if given else backend
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Iterator
 
 import numpy as np
 
-from helpers import paths, zoo
-from helpers.errors import DataError, UsageError
+from helpers import artifacts, paths, zoo
+from helpers.errors import DataError, UsageError, did_you_mean
+from helpers.keypoints import COCO17
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
             """Each picture as the network's input, (1, 3, h, w) float32."""
 
 
-OUTPUT_CHANNELS = 2 * zoo.JOINTS
+OUTPUT_CHANNELS = 2 * len(COCO17)
 STRIDE = 32  # height and width of an input must be multiples of the deepest feature map's stride
 SCALE = 4  # an output is a quarter of the input in height and width
 
@@ -82,7 +83,7 @@ class BuildSpec:
         """Checks everything, so that whoever gets a spec can rely on it."""
         if self.precision not in zoo.PRECISIONS:
             raise UsageError(
-                f"There is no precision {self.precision!r}; {zoo.choices(self.precision, zoo.PRECISIONS)}."
+                f"There is no precision {self.precision!r}; {did_you_mean(self.precision, zoo.PRECISIONS)}."
             )
         if not _are_counts([self.batch_size], 1):
             raise UsageError(f"The batch size must be a whole number from 1, not {self.batch_size!r}.")
@@ -121,10 +122,15 @@ class Engine(abc.ABC):
         dynamic_shape: whether it takes any batch, height and width.
         batch_size, input_shape: the only batch and (height, width) it takes if not; None otherwise.
         max_batch: the most pictures in one run; None if there is no limit.
+        facts: the sidecar of the built model, as it was when it was loaded.
+        path: the built model; None if the engine was not loaded from a file.
     """
+
+    path: Path | None = None
 
     def __init__(self, facts: dict[str, Any]) -> None:
         """Takes over what the sidecar of the built model says."""
+        self.facts = facts
         shapes = facts["shapes"]
         self.name: str = facts["backend"]
         self.precision: str = facts["precision"]
@@ -280,12 +286,12 @@ class Backend(abc.ABC):
             spec.batch_size,
             decides["input_type"],
         )
-        if not paths.is_current(path, decides):
+        if not artifacts.is_current(path, decides):
             start = time.perf_counter()
-            with paths.atomic_write(path) as part:
+            with artifacts.atomic_write(path, needs=Path(onnx_path).stat().st_size) as part:
                 self._build(onnx_path, spec, calibration, part)
             seconds = round(time.perf_counter() - start, 3)
-            paths.write_sidecar(path, **decides, weights_sha256=source["weights_sha256"], build_s=seconds)
+            artifacts.write_sidecar(path, **decides, weights_sha256=source["weights_sha256"], build_s=seconds)
         return path
 
     def load(self, path: str | os.PathLike[str], device_id: int = 0) -> Engine:
@@ -304,14 +310,16 @@ class Backend(abc.ABC):
         path = Path(path)
         if not path.is_file():
             raise DataError(f"There is no built model {path}; build it first.")
-        facts = paths.read_sidecar(path)
+        facts = artifacts.read_sidecar(path)
         if facts.get("backend") != self.name:
             raise UsageError(f"{path} is no model of the {self.name} backend; build one with it.")
-        if facts.get("sha256") != paths.sha256(path):
+        if facts.get("sha256") != artifacts.sha256(path):
             raise DataError(f"{path} was changed or cut short since it was built; build it again.")
         if not _is_whole(facts):
-            raise DataError(f"{paths.sidecar(path)} is damaged; build {path.name} again.")
-        return self._load(path, facts, device_id)
+            raise DataError(f"{artifacts.sidecar(path)} is damaged; build {path.name} again.")
+        engine = self._load(path, facts, device_id)
+        engine.path = path
+        return engine
 
     def configured(self, **options: Any) -> Backend:
         """The same with options of its own, if it has any.
@@ -363,14 +371,14 @@ def exported(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise DataError(f"There is no exported network {path}; export it first.")
-    facts = paths.read_sidecar(path)
+    facts = artifacts.read_sidecar(path)
     needed = {"model", "weights", "weights_sha256", "weights_file", "opset", "input_type"}
-    if needed - set(facts) or facts.get("sha256") != paths.sha256(path):
-        raise DataError(f"{path} is not the file that {paths.sidecar(path).name} describes; export it again.")
+    if needed - set(facts) or facts.get("sha256") != artifacts.sha256(path):
+        raise DataError(f"{path} is not the file that {artifacts.sidecar(path).name} describes; export it again.")
     return facts
 
 
-def only_cpu(name: str, device_id: int) -> None:
+def require_cpu(name: str, device_id: int) -> None:
     """Refuses any device but the CPU, number 0.
 
     Raises:

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from helpers import paths, zoo
+from helpers import artifacts, zoo
 from helpers.backends.base import Backend, BuildSpec, Engine, exported
-from helpers.errors import DataError, UsageError, first_line
-from helpers.preprocess import MEAN_RGB, STD_RGB
+from helpers.errors import DataError, UsageError, did_you_mean, first_line
+from helpers.pose.preprocess import MEAN_RGB, STD_RGB
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,7 +87,7 @@ class Options:
         if self.weight_granularity not in GRANULARITIES:
             raise UsageError(
                 f"There is no weight granularity {self.weight_granularity!r}; "
-                f"{zoo.choices(self.weight_granularity, GRANULARITIES)}."
+                f"{did_you_mean(self.weight_granularity, GRANULARITIES)}."
             )
         names = [name for name, _ in self.archs()]
         if not names or len(set(names)) < len(names):
@@ -254,7 +254,7 @@ class MagicMindBackend(Backend):
     def _load(self, path: Path, facts: dict[str, Any], device_id: int) -> Engine:
         needed = {"dim_range_min", "dim_range_max"} if facts["dynamic_shape"] else set()
         if needed - set(facts["shapes"]):
-            raise DataError(f"{paths.sidecar(path)} is damaged; build {path.name} again.")
+            raise DataError(f"{artifacts.sidecar(path)} is damaged; build {path.name} again.")
         mm = self._runtime()
         _refuse_device(mm, device_id)
         return MagicMindEngine(facts, mm, path, device_id)
@@ -378,7 +378,7 @@ def _calibrate(
     """
     if calibration.method not in _ALGORITHMS:
         raise UsageError(
-            f"MagicMind cannot calibrate by {calibration.method!r}; {zoo.choices(calibration.method, _ALGORITHMS)}."
+            f"MagicMind cannot calibrate by {calibration.method!r}; {did_you_mean(calibration.method, _ALGORITHMS)}."
         )
     _refuse_device(mm, device_id)
     pictures = _calibration_data(mm, calibration, spec)
@@ -553,7 +553,7 @@ def _arch(text: str) -> tuple[str, list[int]]:
     """Reads `mtp_372` or `mtp_372:6,8`."""
     name, _, clusters = text.partition(":")
     if name not in ARCHS:
-        raise UsageError(f"There is no MLU architecture {name!r}; {zoo.choices(name, ARCHS)}.")
+        raise UsageError(f"There is no MLU architecture {name!r}; {did_you_mean(name, ARCHS)}.")
     if ":" not in text:
         return name, list(ARCHS[name])
     numbers = clusters.split(",")

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 
-from helpers.backends import qdq
-from helpers.backends.base import Backend, BuildSpec, Engine, only_cpu, threads
+from helpers.backends import quantize
+from helpers.backends.base import Backend, BuildSpec, Engine, require_cpu, threads
 from helpers.errors import DataError, first_line
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class OnnxRuntimeBackend(Backend):
         _RECIPES[spec.precision](onnx_path, spec, calibration, out)
 
     def _load(self, path: Path, facts: dict[str, Any], device_id: int) -> Engine:
-        only_cpu(self.name, device_id)
+        require_cpu(self.name, device_id)
         options = _options()
         options.intra_op_num_threads = threads()
         return OnnxRuntimeEngine(facts, _session(path, options))
@@ -95,17 +95,17 @@ def _force_float16(onnx_path: Path, spec: BuildSpec, calibration: Calibration | 
 
     Input and output stay float32.
     """
-    qdq.save(qdq.halve(qdq.load(onnx_path)), spec, out)
+    quantize.save(quantize.to_float16(quantize.load(onnx_path)), spec, out)
 
 
 # How each precision is built.
 _RECIPES: dict[str, Callable[[Path, BuildSpec, Calibration | None, Path], None]] = {
     "force_float32": _force_float32,
     "force_float16": _force_float16,
-    "qint8_mixed_float16": qdq.write,
-    "qint8_mixed_float32": qdq.write,
-    "qint16_mixed_float16": qdq.write,
-    "qint16_mixed_float32": qdq.write,
+    "qint8_mixed_float16": quantize.write,
+    "qint8_mixed_float32": quantize.write,
+    "qint16_mixed_float16": quantize.write,
+    "qint16_mixed_float32": quantize.write,
 }
 
 

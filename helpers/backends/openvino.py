@@ -28,9 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from helpers import paths
-from helpers.backends import qdq
-from helpers.backends.base import Backend, BuildSpec, Engine, only_cpu, threads
+from helpers.backends import quantize
+from helpers.backends.base import Backend, BuildSpec, Engine, require_cpu, threads
 from helpers.errors import DataError
 
 if TYPE_CHECKING:
@@ -79,7 +78,9 @@ class OpenVinoBackend(Backend):
             if spec.needs_calibration:
                 quantised = Path(folder) / "model.onnx"
                 # What is not rounded stays float32 in the file: the hint says what it is computed in.
-                qdq.write(onnx_path, dataclasses.replace(spec, precision="qint8_mixed_float32"), calibration, quantised)
+                quantize.write(
+                    onnx_path, dataclasses.replace(spec, precision="qint8_mixed_float32"), calibration, quantised
+                )
                 onnx_path = quantised
             members = [Path(folder) / name for name in _MEMBERS]
             try:
@@ -88,12 +89,11 @@ class OpenVinoBackend(Backend):
                     model.reshape(_fixed_shape(model, spec))
                 openvino.save_model(model, str(members[0]), compress_to_fp16=_HINTS[spec.precision] == "f16")
             except RuntimeError as error:
-                paths.try_disk(out, onnx_path.stat().st_size)  # OpenVINO removes what it could not complete
                 raise DataError(f"OpenVINO cannot convert {onnx_path}: {_last_line(error)}.") from error
             _pack(members, out)
 
     def _load(self, path: Path, facts: dict[str, Any], device_id: int) -> Engine:
-        only_cpu(self.name, device_id)
+        require_cpu(self.name, device_id)
         config = {
             "INFERENCE_PRECISION_HINT": _HINTS[facts["precision"]],
             "INFERENCE_NUM_THREADS": threads(),

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from helpers import network, paths
-from helpers.backends.base import Backend, BuildSpec, Engine, exported, only_cpu
+from helpers import paths
+from helpers.backends.base import Backend, BuildSpec, Engine, exported, require_cpu
 from helpers.errors import DataError
+from helpers.export import network
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +57,7 @@ class PyTorchBackend(Backend):
             torch.save(state, file)
 
     def _load(self, path: Path, facts: dict[str, Any], device_id: int) -> Engine:
-        only_cpu(self.name, device_id)
+        require_cpu(self.name, device_id)
         module = network.load(facts["model"], path)
         return PyTorchEngine(facts, network.with_uint8_input(module) if facts["input_type"] == "uint8" else module)
 

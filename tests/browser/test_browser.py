@@ -22,9 +22,11 @@ import pytest
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from helpers import draw, paths, records, report, zoo
-from helpers.records import Latency, Record
-from helpers.report import Source
+from helpers import paths, zoo
+from helpers.measure import records
+from helpers.measure.records import Latency, Record
+from helpers.show import draw, report
+from helpers.show.report import Source
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -40,7 +42,7 @@ LAB_SETTINGS = {
 }
 # What the kernel runs first: an export is compared with PyTorch at one small size, which is not what is tested here.
 KERNEL_START = """
-from helpers import export
+from helpers.export import export
 export.CHECK_SHAPES = [(128, 192)]
 export.export.__kwdefaults__.update(shapes=[(128, 192)], batches=[1])
 """

@@ -68,7 +68,8 @@ def run(home: Home, *argv: str, kill_after: float | None = None) -> End:
 
 def _main(home: Home, argv: tuple[str, ...], printed: list[Path], begun) -> None:
     """What the process does."""
-    from helpers import cli, export, paths
+    from helpers import cli, paths
+    from helpers.export import export
 
     assert "tests.faults.warm" in sys.modules, "multiprocessing does not say so when it could not be imported"
     for stream, file in zip((sys.stdout, sys.stderr), printed):

@@ -12,8 +12,9 @@ from collections import OrderedDict
 import numpy as np
 import torch
 
-from helpers import fetch, network, paths, zoo
+from helpers import fetch, paths, zoo
 from helpers.dataset import CocoDataset
+from helpers.export import network
 
 
 def checkpoint(model: str, weights: str) -> bytes:

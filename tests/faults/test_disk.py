@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from helpers import paths, records
+from helpers import paths
 from helpers.backends import BuildSpec, get
 from helpers.errors import DataError
-from helpers.journal import Journal
+from helpers.measure import records
+from helpers.measure.journal import Journal
 from tests.faults import command
 from tests.faults.sets import repeat_demo
 

@@ -22,10 +22,11 @@ from collections import Counter
 
 import pytest
 
-from helpers import export, fetch, paths, zoo
+from helpers import fetch, paths, zoo
 from helpers.cli import main
 from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError
+from helpers.export import export
 from tests.faults import official
 from tests.faults.server import Fault, Server
 
@@ -663,7 +664,7 @@ def world(site, tmp_path_factory, monkeypatch):
     monkeypatch.setattr(paths, "output", lambda: folder / "output")
     monkeypatch.setenv("COCO_DATASETS_PATH", str(folder / "coco"))
     monkeypatch.setenv("MODEL_PATH", str(tmp_path_factory.getbasetemp() / "official models"))
-    monkeypatch.setattr("helpers.export.CHECK_SHAPES", [(128, 192)])
+    monkeypatch.setattr("helpers.export.export.CHECK_SHAPES", [(128, 192)])
     usual = export.export.__kwdefaults__
     monkeypatch.setattr(export.export, "__kwdefaults__", {**usual, "shapes": [(128, 192)], "batches": [1]})
     with Server(site) as running:

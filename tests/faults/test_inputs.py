@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import paths, preprocess
+from helpers import images, paths
 from helpers.cli import main
 from helpers.dataset import CocoDataset
 from helpers.errors import DataError
-from helpers.estimator import PoseEstimator
+from helpers.pose import preprocess
+from helpers.pose.estimator import PoseEstimator
 from tests.faults.sets import repeat_demo
 
 SOURCE = paths.demo_data() / "val2017" / "000000020014.jpg"
@@ -78,7 +79,7 @@ def folder_of(root: Path, files: dict[str, bytes]) -> Path:
 @pytest.mark.parametrize("name", [*FIRST, *NEAR])
 def test_odd_pictures_are_read(tmp_path, name):
     path = folder_of(tmp_path / "odd é", {name: {**FIRST, **NEAR}[name]}) / name
-    found = preprocess.read_image(path)
+    found = images.read_image(path)
     assert found.shape == PIXELS.shape
     difference = np.abs(found.astype(int) - PIXELS).mean()
     assert difference == 0 if name in FIRST else 0 < difference < 4
@@ -86,7 +87,7 @@ def test_odd_pictures_are_read(tmp_path, name):
 
 def test_one_pixel_is_a_picture(tmp_path):
     path = folder_of(tmp_path / "one", {"one.png": encoded(".png", np.full((1, 1, 3), 7, np.uint8))}) / "one.png"
-    resized, _ = preprocess.resize_align(preprocess.read_image(path), 64)
+    resized, _ = preprocess.resize_align(images.read_image(path), 64)
     assert resized.shape == (64, 64, 3)
     assert resized.max() == 7  # in the middle, fading to the black around it, as MMPose's warp does
 
@@ -96,7 +97,7 @@ def test_exif_turns_pictures_as_in_mmpose(tmp_path, orientation, degrees):
     """mmpose 0.29 loads with `mmcv.imfrombytes(flag="color")`, which obeys EXIF: annotations mean turned pixels."""
     mmcv = pytest.importorskip("mmcv")
     path = folder_of(tmp_path / "exif", {"x.png": turned(orientation)}) / "x.png"
-    found = preprocess.read_image(path)
+    found = images.read_image(path)
     np.testing.assert_array_equal(found, mmcv.imfrombytes(path.read_bytes(), flag="color", channel_order="bgr"))
     np.testing.assert_array_equal(found[..., ::-1], np.asarray(UPRIGHT.rotate(degrees, expand=True)))
 
@@ -150,7 +151,7 @@ def test_output_that_is_no_number(small, monkeypatch, value, tmp_path):
 @pytest.fixture
 def command_line(home, monkeypatch, capsys):
     """Runs a command in this process: its exit status, output and lines of error."""
-    from helpers import export
+    from helpers.export import export
 
     monkeypatch.setenv("MODEL_PATH", str(home.models))
     monkeypatch.setattr(paths, "output", lambda: home.output)

@@ -8,7 +8,7 @@ import random
 import onnx
 import pytest
 
-from helpers import paths
+from helpers import artifacts
 from tests.faults import command
 from tests.faults.command import Home
 from tests.faults.sets import repeat_demo
@@ -64,8 +64,8 @@ def made(home: Home, *argv: str) -> tuple[dict[str, str], float]:
     assert hidden(home.models) == [], "the next run clears away what the killed ones left"
     files = [path for path in visible(home.models) if path.suffix != ".json"]
     for path in files:
-        assert paths.read_sidecar(path)["sha256"] == paths.sha256(path)
-    return {path.name: paths.sha256(path) for path in files}, end.seconds
+        assert artifacts.read_sidecar(path)["sha256"] == artifacts.sha256(path)
+    return {path.name: artifacts.sha256(path) for path in files}, end.seconds
 
 
 def test_export_and_build_killed(tmp_path):

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import evaluate
-from helpers.estimator import PoseEstimator
-from helpers.journal import Journal, decisive
+from helpers.measure import evaluate
+from helpers.measure.journal import Journal, decisive
+from helpers.pose.estimator import PoseEstimator
 from tests.faults.sets import repeat_demo
 
 WARM, CALM, LEAKING = 60, 200, 60

@@ -6,13 +6,16 @@ import onnxruntime.quantization
 import pycocotools.cocoeval
 import torch
 
-from helpers import benchmark, calibration, cli, decode, evaluate, export, journal, network
+from helpers import cli
+from helpers.backends import calibration, quantize
 from helpers.backends import onnxruntime as backend
-from helpers.backends import qdq
+from helpers.export import export, network
+from helpers.measure import benchmark, evaluate, journal
+from helpers.pose import decode
 
 torch.set_num_threads(1)
 network.build("MobileNetv2")  # imports mmpose
 decode.warm_up()
 
 __all__ = ["backend", "benchmark", "calibration", "cli", "evaluate", "export", "journal", "network", "onnx"]
-__all__ += ["onnxruntime", "pycocotools", "qdq", "torch"]
+__all__ += ["onnxruntime", "pycocotools", "quantize", "torch"]

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import backends, mm_run, paths
-from helpers.backends import BuildSpec
+from helpers import artifacts, backends, paths
+from helpers.backends import BuildSpec, mm_run
 from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError
-from helpers.estimator import PoseEstimator
-from helpers.preprocess import read_image, resize_align, to_input
+from helpers.images import read_image
+from helpers.pose.estimator import PoseEstimator
+from helpers.pose.preprocess import resize_align, to_input
 
 CARD = backends.get("magicmind")
 HERE, WHY_NOT = CARD.is_available()
@@ -88,7 +89,7 @@ def test_heatmaps_are_onnx_runtimes(built, images):
 
 def test_people_are_found(built, dataset):
     pytest.importorskip("pycocotools", reason="AP needs it: pip install pycocotools")
-    from helpers import evaluate
+    from helpers.measure import evaluate
 
     with CARD.load(built) as engine:
         run = evaluate.run(PoseEstimator(engine), dataset, dataset.sample(10), batch_size=2)
@@ -192,7 +193,7 @@ def test_what_public_code_does_not_tell(plain, images):
         ask("from_numpy of three dimensions", lambda: filled(images[0]))
         assert engine.run(images).shape[1] == 34
     path = paths.output() / "mlu_facts.json"
-    with paths.atomic_write(path) as part:
+    with artifacts.atomic_write(path) as part:
         part.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 

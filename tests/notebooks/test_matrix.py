@@ -10,8 +10,9 @@ import json
 import cv2
 import pytest
 
-from helpers import paths, video
-from helpers.preprocess import read_image
+from helpers import paths
+from helpers.images import read_image
+from helpers.pose import video
 from tests.notebooks.runner import run
 from tests.notebooks.test_notebooks import FIGURES, QUICK
 

@@ -13,7 +13,8 @@ import numpy as np
 import papermill
 import pytest
 
-from helpers import paths, scale_out, video, zoo
+from helpers import paths, scale_out, zoo
+from helpers.pose import video
 from tests.notebooks.runner import FOLDER, run
 
 NAMES = ("01_export", "02_build", "03_infer", "04_benchmark", "05_scale_out")

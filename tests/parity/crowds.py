@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from helpers.decode import FLIP_INDEX
+from helpers.keypoints import COCO17
 
 
 def outputs_of(heat: np.ndarray, tags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(2, 17, h, w) aligned heatmaps and tag maps -> what the network would give for image and mirror image."""
     output, mirrored = np.concatenate((heat, tags), axis=1).astype(np.float32)
-    order = [*FLIP_INDEX, *(17 + joint for joint in FLIP_INDEX)]
+    order = [*COCO17.flip_index, *(17 + joint for joint in COCO17.flip_index)]
     return output, np.ascontiguousarray(mirrored[order, :, ::-1])
 
 

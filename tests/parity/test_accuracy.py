@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from helpers import backends, export, paths
+from helpers import backends, paths
 from helpers.backends.pytorch import engine_of
 from helpers.dataset import CocoDataset
-from helpers.estimator import PoseEstimator
-from helpers.evaluate import run
-from helpers.network import load
+from helpers.export import export
+from helpers.export.network import load
+from helpers.measure.evaluate import run
+from helpers.pose.estimator import PoseEstimator
 
 
 def test_onnx_scores_like_pytorch(tmp_path, monkeypatch, parity_report):

@@ -2,7 +2,7 @@
 
 Every map is decoded three times, by mmpose, by our NumPy steps and by our compiled ones; the latter two must agree
 to the last bit. torch's bilinear upsampling uses a fused multiply-add on any x86-64 CPU with AVX2, which
-`helpers.decode` reproduces; on such a machine not only mmpose's numbers but their bits are equal, as the report at the
+`decode` reproduces; on such a machine not only mmpose's numbers but their bits are equal, as the report at the
 end says.
 """
 
@@ -17,15 +17,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from munkres import Munkres
 
-from helpers import decode as room
-from helpers.decode import DecodeConfig, Poses, decode_poses
-from tests.parity.baseline import mmpose_decode
+from helpers.export.mmpose_chain import mmpose_decode
+from helpers.pose import decode as room
+from helpers.pose.decode import DecodeConfig, Poses, decode_poses
 from tests.parity.crowds import add_peak, crowd, outputs_of
 
 
 @dataclass(frozen=True)
 class Transform:
-    """The three attributes of `helpers.preprocess.ResizeTransform` that decoding uses."""
+    """The three attributes of `helpers.pose.preprocess.ResizeTransform` that decoding uses."""
 
     base_size: tuple[int, int]
     center: np.ndarray

@@ -18,10 +18,10 @@ from mmpose.datasets import DatasetInfo
 from mmpose.datasets.datasets.bottom_up import bottom_up_coco
 from pycocotools.cocoeval import COCOeval
 
-from helpers import dataset as room
 from helpers.dataset import CocoDataset
-from helpers.decode import FLIP_INDEX, Poses
-from helpers.evaluate import evaluate, save_pickle, to_coco_results
+from helpers.keypoints import COCO17
+from helpers.measure.evaluate import evaluate, save_pickle, to_coco_results
+from helpers.pose.decode import Poses
 
 CONFIGS = Path(mmpose.__file__).parent / ".mim/configs/body/2d_kpt_sview_rgb_img/associative_embedding/coco"
 OFFICIAL = ("hrnet_w32_coco_512x512.py", "res50_coco_512x512.py", "mobilenetv2_coco_512x512.py")
@@ -243,7 +243,7 @@ def test_no_suppression_of_overlapping_people(config):
 
 def test_joint_constants_are_mmposes():
     info = DatasetInfo(Config.fromfile(str(CONFIGS / OFFICIAL[0])).data.test.dataset_info)
-    assert [info.keypoint_id2name[joint] for joint in range(17)] == list(room.KEYPOINT_NAMES)
-    assert info.flip_index == list(FLIP_INDEX)
-    assert {frozenset(bone) for bone in info.skeleton} == {frozenset(bone) for bone in room.SKELETON}
-    np.testing.assert_array_equal(info.sigmas, room.OKS_SIGMAS)
+    assert [info.keypoint_id2name[joint] for joint in range(17)] == list(COCO17.names)
+    assert info.flip_index == list(COCO17.flip_index)
+    assert {frozenset(bone) for bone in info.skeleton} == {frozenset(bone) for bone in COCO17.skeleton}
+    np.testing.assert_array_equal(info.sigmas, COCO17.sigmas)

@@ -10,8 +10,9 @@ from mmpose.datasets.pipelines import BottomUpGetImgSize, BottomUpResizeAlign, C
 from PIL import Image
 
 from helpers import zoo
-from helpers.preprocess import mirror, read_image, resize_align, to_input
-from tests.parity.baseline import official_config
+from helpers.export.mmpose_chain import official_config
+from helpers.images import read_image
+from helpers.pose.preprocess import hflip, resize_align, to_input
 
 EDGES = [(1, 1), (1, 2), (2, 1), (3, 2), (7, 5), (1, 3), (9, 4), (64, 64), (63, 65), (65, 64)]
 MULTIPLES = [
@@ -118,7 +119,7 @@ def test_network_input_from_file_is_bit_identical(model, picture_files):
         assert_same_transform(transform, results["ann_info"])
         assert batch.dtype == np.float32 and theirs.dtype == torch.float32
         np.testing.assert_array_equal(batch, theirs.numpy())
-        np.testing.assert_array_equal(mirror(batch), torch.flip(theirs, [3]).numpy())
+        np.testing.assert_array_equal(hflip(batch), torch.flip(theirs, [3]).numpy())
 
 
 def test_every_byte_is_normalised_alike():

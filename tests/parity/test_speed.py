@@ -10,11 +10,15 @@ import functools
 
 import pytest
 
-from helpers import backends, benchmark, decode, export, paths
+from helpers import backends, paths
 from helpers.dataset import CocoDataset
-from helpers.estimator import PoseEstimator
-from helpers.preprocess import read_image, resize_align
-from tests.parity.baseline import MMPoseChain, mmpose_decode
+from helpers.export import export
+from helpers.export.mmpose_chain import MMPoseChain, mmpose_decode
+from helpers.images import read_image
+from helpers.measure import benchmark
+from helpers.pose import decode
+from helpers.pose.estimator import PoseEstimator
+from helpers.pose.preprocess import resize_align
 
 PEOPLE = (1, 3, 8, 15, 30)
 DECODERS = {

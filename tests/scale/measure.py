@@ -22,9 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers import backends, evaluate, export, paths, records
+from helpers import backends, paths
 from helpers.dataset import CocoDataset
-from helpers.estimator import STAGES, PoseEstimator
+from helpers.export import export
+from helpers.measure import evaluate, records
+from helpers.pose.estimator import STAGES, PoseEstimator
 from helpers.scale_out import Fleet, Setup
 from tests.scale.stub import StubSetup
 
@@ -48,7 +50,7 @@ def setup() -> Setup:
     return Setup("onnxruntime", backends.get("onnxruntime").build(onnx_file, backends.BuildSpec()))
 
 
-def results(run: evaluate.Run, dataset: CocoDataset, path: Path) -> bytes:
+def results(run: evaluate.Evaluation, dataset: CocoDataset, path: Path) -> bytes:
     """The results file, as `eval --out` writes it."""
     return evaluate.save_results(path, evaluate.to_coco_results(run.poses, dataset.category_id)).read_bytes()
 

@@ -10,9 +10,9 @@ from typing import Iterable, Iterator
 
 import numpy as np
 
-from helpers.decode import Poses
 from helpers.errors import DataError
-from helpers.estimator import Outcome
+from helpers.pose.decode import Poses
+from helpers.pose.estimator import PoseResult
 from helpers.scale_out import Setup
 
 POISON = "poison"  # an image of that name ends the process, as a fault in a driver would
@@ -47,9 +47,9 @@ class StubEstimator:
     def window(self, batch_size: int) -> int:
         return 1
 
-    def stream(self, images: Iterable, batch_size: int) -> Iterator[Outcome]:
+    def stream(self, images: Iterable, batch_size: int) -> Iterator[PoseResult]:
         for image in images:
             if str(image).endswith(POISON):
                 os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(self.seconds)
-            yield Outcome(str(image), self.poses, stage_ms={"infer": self.seconds * 1e3})
+            yield PoseResult(str(image), self.poses, stage_ms={"infer": self.seconds * 1e3})

@@ -10,8 +10,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from helpers import backends, export, paths, preprocess
+from helpers import artifacts, backends, images, paths
 from helpers.dataset import CocoDataset
+from helpers.export import export
+from helpers.pose import preprocess
 
 # A standing person, arms down, in a box of 1 x 1, joints in COCO's order.
 STANDING = np.array(
@@ -103,7 +105,7 @@ def tiny(tmp_path_factory):
         "opset": 11,
         "input_type": "float32",
     }
-    paths.write_sidecar(path, **facts)
+    artifacts.write_sidecar(path, **facts)
     return path
 
 
@@ -124,7 +126,7 @@ class Pictures:
 
     def batches(self):
         for path in self._files:
-            image = preprocess.read_image(path)
+            image = images.read_image(path)
             image = cv2.resize(image, (128, 128)) if self._square else image
             yield preprocess.to_input([preprocess.resize_align(image, 128)[0]])
 
@@ -173,7 +175,7 @@ def home(tmp_path_factory, demo_built):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MODEL_PATH", str(demo_built.parents[2]))
         patch.setattr(paths, "output", lambda: home / "output")
-        patch.setattr("helpers.export.CHECK_SHAPES", [(128, 192)])
+        patch.setattr("helpers.export.export.CHECK_SHAPES", [(128, 192)])
         checks = {**export.export.__kwdefaults__, "shapes": [(128, 192)], "batches": [1]}
         patch.setattr(export.export, "__kwdefaults__", checks)
         yield home

@@ -13,12 +13,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from helpers import backends, network, paths, zoo
+from helpers import artifacts, backends, paths, zoo
 from helpers.backends import BuildSpec, base
-from helpers.calibration import CalibrationSet
+from helpers.backends.calibration import CalibrationSet
 from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError
-from helpers.preprocess import mirror, read_image, resize_align, stack_images, to_input
+from helpers.export import network
+from helpers.images import read_image
+from helpers.pose.preprocess import hflip, resize_align, stack_images, to_input
 
 HERE = ("onnxruntime", "openvino", "pytorch")
 PLANNED = ("magicmind",)
@@ -145,7 +147,7 @@ def test_model_is_named_as_in_the_sample(built):
     assert path.name == "MobileNetv2_mmpose_model_force_float32_true"
     assert path.parent.name == backend.name
     assert path.parent.parent.name == "MobileNetv2_random"
-    facts = paths.read_sidecar(path)
+    facts = artifacts.read_sidecar(path)
     assert facts["backend_version"] == backend.version()
     assert facts["calibration"] is None
     assert facts["bytes"] == path.stat().st_size
@@ -181,7 +183,7 @@ def test_engine_for_bytes_computes_the_network(built_uint8, shape):
         assert (engine.name, engine.input_type, engine.dynamic_shape) == (backend.name, "uint8", True)
         assert pictures.shape == engine.batch_shape(*shape)
         output = engine.run(pictures)
-        np.testing.assert_array_equal(engine.run(pictures[:, :, ::-1]), engine.run(mirror(pictures)))
+        np.testing.assert_array_equal(engine.run(pictures[:, :, ::-1]), engine.run(hflip(pictures)))
     count, height, width = shape
     assert (output.shape, output.dtype) == ((count, 34, height // 4, width // 4), np.float32)
     with torch.inference_mode():
@@ -271,7 +273,7 @@ def test_static_model_for_bytes(name, exported_uint8, models):
 def test_models_of_both_input_types_live_side_by_side(exported, exported_uint8, ort):
     floats, as_bytes = (ort.build(files[17], BuildSpec()) for files in (exported, exported_uint8))
     assert as_bytes.name == f"{floats.name}_uint8"
-    assert [paths.read_sidecar(path)["input_type"] for path in (floats, as_bytes)] == ["float32", "uint8"]
+    assert [artifacts.read_sidecar(path)["input_type"] for path in (floats, as_bytes)] == ["float32", "uint8"]
 
 
 @pytest.mark.parametrize("name", HERE)
@@ -335,16 +337,16 @@ def test_build_is_repeated_only_when_needed(exported, ort):
     assert second > first
     other = run(BuildSpec(batch_size=2, dynamic_shape=False, input_shape=(64, 64)))  # same name, other content
     assert other > second
-    facts = json.loads(paths.sidecar(path).read_text())
+    facts = json.loads(artifacts.sidecar(path).read_text())
     assert facts["shapes"]["input_shape"] == [64, 64]
     third = run()
     for key, value in {"backend_version": "1.0", "onnx_sha256": "0" * 64, "input_type": None, "format": 0}.items():
-        facts = json.loads(paths.sidecar(path).read_text())
-        paths.sidecar(path).write_text(json.dumps({**facts, key: value}))
+        facts = json.loads(artifacts.sidecar(path).read_text())
+        artifacts.sidecar(path).write_text(json.dumps({**facts, key: value}))
         fourth = run()
         assert fourth > third, key
         third = fourth
-    paths.sidecar(path).unlink()
+    artifacts.sidecar(path).unlink()
     assert run() > third
 
 
@@ -367,13 +369,13 @@ def test_build_from_nothing(ort, tmp_path, exported):
     shutil.copy(exported[17], path)
     with pytest.raises(DataError, match=r"no a\.onnx\.json beside it"):
         ort.build(path, BuildSpec())
-    shutil.copy(paths.sidecar(exported[17]), paths.sidecar(path))
+    shutil.copy(artifacts.sidecar(exported[17]), artifacts.sidecar(path))
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(DataError, match=r"not the file that a\.onnx\.json describes"):
         ort.build(path, BuildSpec())
-    facts = paths.read_sidecar(exported[17])
+    facts = artifacts.read_sidecar(exported[17])
     del facts["input_type"]  # as it was before there was a choice
-    paths.write_sidecar(path, **facts)
+    artifacts.write_sidecar(path, **facts)
     with pytest.raises(DataError, match="export it again"):
         ort.build(path, BuildSpec())
 
@@ -387,7 +389,7 @@ def test_load_of_what_is_not_there_or_damaged(exported, ort, tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(DataError, match="cut short"):
         ort.load(path)
-    paths.sidecar(path).unlink()
+    artifacts.sidecar(path).unlink()
     with pytest.raises(DataError, match="has no"):
         ort.load(path)
 
@@ -397,12 +399,12 @@ def test_load_of_what_is_not_there_or_damaged(exported, ort, tmp_path):
 def test_load_with_a_damaged_sidecar(exported, models, name, key):
     backend = backends.get(name)
     path = backend.build(exported[17], STATIC)
-    facts = paths.read_sidecar(path)
+    facts = artifacts.read_sidecar(path)
     damaged = [{k: value for k, value in facts.items() if k != key}]
     if key == "shapes":
         damaged += [{**facts, "shapes": {"batch_size": 2}}, {**facts, "shapes": [2, 64, 96]}]
     for document in damaged:
-        paths.sidecar(path).write_text(json.dumps(document))
+        artifacts.sidecar(path).write_text(json.dumps(document))
         with pytest.raises(DataError, match=r"\.json is damaged; build .* again"):
             backend.load(path)
     assert backend.load(backend.build(exported[17], STATIC)).batch_size == 2
@@ -418,7 +420,7 @@ def test_model_of_another_backend(built, ort):
 def describe_as_exported(path):
     """Lets any ONNX file pass for an export."""
     facts = {"model": "MobileNetv2", "weights": "random", "weights_sha256": "", "weights_file": None, "opset": 17}
-    paths.write_sidecar(path, **facts, input_type="float32")
+    artifacts.write_sidecar(path, **facts, input_type="float32")
     return path
 
 
@@ -473,7 +475,7 @@ def test_failure_inside_the_engine_is_one_line(ort, tmp_path):
 
 
 def test_pytorch_wants_the_weights_that_were_exported(models, tmp_path):
-    from helpers import export
+    from helpers.export import export
 
     module = network.load("MobileNetv2", "random")
     weights = network.save_npz(module, tmp_path / "a.npz")
@@ -520,7 +522,7 @@ def test_openvino_model_is_one_file(exported, openvino):
 
 def test_openvino_container_that_is_damaged_though_its_hash_fits(exported, openvino):
     path = openvino.build(exported[17], STATIC)
-    facts, whole = paths.read_sidecar(path), path.read_bytes()
+    facts, whole = artifacts.read_sidecar(path), path.read_bytes()
     with zipfile.ZipFile(path) as file:
         description = file.read("model.xml")
     for members in (None, {}, {"model.xml": b"<net", "model.bin": b""}, {"model.xml": description, "model.bin": b""}):
@@ -529,7 +531,7 @@ def test_openvino_container_that_is_damaged_though_its_hash_fits(exported, openv
             with zipfile.ZipFile(path, "w") as file:
                 for name, content in members.items():
                     file.writestr(name, content)
-        paths.write_sidecar(path, **facts)
+        artifacts.write_sidecar(path, **facts)
         with pytest.raises(DataError, match=r"OpenVINO cannot read .*; build it again\.$") as caught:
             openvino.load(path)
         assert "\n" not in str(caught.value)

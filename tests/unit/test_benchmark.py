@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import benchmark, paths, records, zoo
+from helpers import artifacts, paths, zoo
 from helpers.dataset import CocoDataset
-from helpers.decode import Poses, decode_poses
 from helpers.errors import DataError, UsageError
-from helpers.estimator import STAGES, Outcome, PoseEstimator
-from helpers.evaluate import evaluate, run
-from helpers.preprocess import read_image
-from helpers.records import Latency, Record
+from helpers.images import read_image
+from helpers.measure import benchmark, records
+from helpers.measure.evaluate import evaluate, run
+from helpers.measure.records import Latency, Record
+from helpers.pose.decode import Poses, decode_poses
+from helpers.pose.estimator import STAGES, PoseEstimator, PoseResult
 
 
 def test_measure_needs_both_enough_runs_and_enough_seconds():
@@ -72,7 +73,7 @@ class Overlapping:
     def stream(self, images, batch_size=1):
         for image in images:
             time.sleep(0.01)
-            yield Outcome(str(image), NOBODY, stage_ms={"load": 1000.0, "infer": 1000.0, "decode": 1000.0})
+            yield PoseResult(str(image), NOBODY, stage_ms={"load": 1000.0, "infer": 1000.0, "decode": 1000.0})
 
 
 NOBODY = Poses(np.zeros((0, 17, 3), np.float32), np.zeros(0, np.float32), np.zeros((0, 2), np.float32))
@@ -116,7 +117,7 @@ def test_calls_take_turns():
     assert order == ["slow", "quick"] * 5
     assert [len(samples) for samples in turns.samples_s.values()] == [4, 4]
     assert turns.median_ms["slow"] >= 20
-    assert turns.speedup("slow") == benchmark.Quartiles(1, 1, 1)
+    assert turns.speedup("slow") == benchmark.Speedup(1, 1, 1)
     assert turns.speedup("quick").low > 5
     longer = benchmark.compare({"a": lambda: time.sleep(0.01)}, min_rounds=1, min_seconds=0.05)
     assert longer.samples_s["a"][:-1].sum() < 0.05 <= longer.samples_s["a"].sum()
@@ -126,11 +127,11 @@ def test_calls_take_turns():
 
 def test_speedup_is_the_ratio_of_each_round():
     """A disturbance of a whole round leaves the ratio alone, though it moves both times."""
-    turns = benchmark.Comparison({"a": np.array([2.0, 20.0, 4.0]), "b": np.array([1.0, 10.0, 1.0])})
-    assert turns.speedup("b") == benchmark.Quartiles(2.0, 2.0, 3.0)
+    turns = benchmark.PairedTimings({"a": np.array([2.0, 20.0, 4.0]), "b": np.array([1.0, 10.0, 1.0])})
+    assert turns.speedup("b") == benchmark.Speedup(2.0, 2.0, 3.0)
     assert turns.median_ms == {"a": 4000.0, "b": 1000.0}
     assert str(turns.speedup("b")) == "2.0x (2.0 to 3.0)"
-    assert str(benchmark.Quartiles(999.6, 1234, 20_000)) == "1,234x (1,000 to 20,000)"
+    assert str(benchmark.Speedup(999.6, 1234, 20_000)) == "1,234x (1,000 to 20,000)"
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the system keeps no peak")
@@ -313,7 +314,7 @@ def test_a_speed_record_has_what_was_measured_and_nothing_else(demo_built, demo_
 def test_random_weights_have_no_decode_time(demo_built, tmp_path):
     built = tmp_path / "noise"
     built.write_bytes(b"x")
-    paths.write_sidecar(built, **{**paths.read_sidecar(demo_built), "weights": "random"})
+    artifacts.write_sidecar(built, **{**artifacts.read_sidecar(demo_built), "weights": "random"})
     alone = benchmark.NetworkTiming(np.array([0.5]), 1, (1, 3, 512, 512))
     whole = benchmark.EndToEndTiming(np.array([0.2]), {"load": 1.0, "infer": 150.0, "decode": 50.0, "draw": 3.0}, 0.25)
     record = benchmark.speed_record(built, alone, whole)
@@ -447,8 +448,8 @@ def test_other_weights_stand_beside_the_published_figures_without_a_verdict():
 
 def test_a_checkpoint_fits_one_network():
     for weights in ("official", "random"):
-        assert set(benchmark.contenders("ResNet50", weights).values()) == {weights}
-    assert benchmark.contenders("ResNet50", "mine.pth") == {
+        assert set(benchmark.weights_for_all("ResNet50", weights).values()) == {weights}
+    assert benchmark.weights_for_all("ResNet50", "mine.pth") == {
         "HRNet": "random",
         "ResNet50": "mine.pth",
         "MobileNetv2": "random",
@@ -459,7 +460,7 @@ def test_a_network_without_demo_weights_runs_with_random_ones(monkeypatch, tmp_p
     monkeypatch.setattr(paths, "demo_data", lambda: tmp_path)
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "HRNet.npz").touch()
-    assert list(benchmark.contenders("ResNet50", "demo").values()) == ["demo", "demo", "random"], (
+    assert list(benchmark.weights_for_all("ResNet50", "demo").values()) == ["demo", "demo", "random"], (
         "the one asked for fails"
     )
 

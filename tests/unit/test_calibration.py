@@ -10,11 +10,13 @@ import cv2
 import numpy as np
 import pytest
 
-from helpers import calibration, paths
-from helpers.calibration import CalibrationSet
+from helpers import artifacts, paths
+from helpers.backends import calibration
+from helpers.backends.calibration import CalibrationSet
 from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError
-from helpers.preprocess import read_image, resize_align, to_input
+from helpers.images import read_image
+from helpers.pose.preprocess import resize_align, to_input
 
 
 @pytest.fixture
@@ -78,7 +80,7 @@ def test_description_tells_sets_apart(pictures):
     told = [json.dumps(CalibrationSet(pictures, **{"count": 3, **kind}).describe()) for kind in kinds]
     assert len(set(told)) == len(kinds)
     facts = json.loads(told[0])
-    assert facts["images"] == [paths.sha256(path) for path in sorted(pictures.iterdir())]
+    assert facts["images"] == [artifacts.sha256(path) for path in sorted(pictures.iterdir())]
     assert (facts["count"], facts["method"], facts["seed"], facts["shape"]) == (3, "minmax", 0, "each its own")
     before = told[0]
     cv2.imwrite(str(pictures / "a.png"), np.zeros((64, 64, 3), np.uint8))  # the same name, another picture

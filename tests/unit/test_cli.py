@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
-from helpers import paths, records, zoo
+from helpers import artifacts, paths, zoo
 from helpers.cli import main
 from helpers.dataset import CocoDataset
-from helpers.evaluate import STAT_NAMES
+from helpers.measure import records
+from helpers.measure.evaluate import STAT_NAMES
 
 PICTURE = str(paths.demo_data() / "val2017" / "000000020014.jpg")
 
@@ -332,7 +333,7 @@ def test_the_published_table_of_demo_weights(capsys, monkeypatch, tmp_path):
     }
     for row in rows:
         assert row.ap_interval[0] <= row.ap <= row.ap_interval[1]
-        assert row.weights_sha256 == paths.sha256(paths.demo_weights("MobileNetv2"))
+        assert row.weights_sha256 == artifacts.sha256(paths.demo_weights("MobileNetv2"))
     (tmp_path / "file").touch()
     assert "is a file" in fails(capsys, 2, *few, "--out", str(tmp_path / "file"))
 
@@ -386,7 +387,7 @@ def test_a_folder_of_pictures_serves_for_calibration(capsys, tmp_path):
     words = ["build", "--json", "--precision", "qint8_mixed_float32", "--calibration-data", str(tmp_path)]
     assert "from 1 to 1" in fails(capsys, 2, *words)
     assert main([*words, "--calibration-num", "1"]) == 0
-    assert json.loads(capsys.readouterr().out)["calibration"]["images"] == [paths.sha256(tmp_path / "a.png")]
+    assert json.loads(capsys.readouterr().out)["calibration"]["images"] == [artifacts.sha256(tmp_path / "a.png")]
 
 
 def test_the_model_can_come_from_the_environment(capsys, monkeypatch):

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from pycocotools.cocoeval import Params
 
-from helpers import dataset as room
 from helpers.dataset import CocoDataset
-from helpers.decode import FLIP_INDEX
 from helpers.errors import DataError, UsageError
+from helpers.keypoints import COCO17
 
 ANNOTATIONS = "annotations/person_keypoints_val2017.json"
 
@@ -196,13 +195,13 @@ def test_other_categories_are_no_people(coco_root):
 
 
 def test_joint_constants_agree_with_each_other():
-    assert sorted(FLIP_INDEX) == list(range(17))
-    for joint, other in enumerate(FLIP_INDEX):
-        name = room.KEYPOINT_NAMES[joint]
+    assert sorted(COCO17.flip_index) == list(range(17))
+    for joint, other in enumerate(COCO17.flip_index):
+        name = COCO17.names[joint]
         swapped = name.replace("left", "LEFT").replace("right", "left").replace("LEFT", "right")
-        assert room.KEYPOINT_NAMES[other] == swapped
-        assert room.OKS_SIGMAS[joint] == room.OKS_SIGMAS[other]
-    bones = {frozenset(bone) for bone in room.SKELETON}
-    assert len(bones) == len(room.SKELETON) == 19
-    assert bones == {frozenset(FLIP_INDEX[joint] for joint in bone) for bone in bones}
-    np.testing.assert_allclose(room.OKS_SIGMAS, Params("keypoints").kpt_oks_sigmas, rtol=1e-15)
+        assert COCO17.names[other] == swapped
+        assert COCO17.sigmas[joint] == COCO17.sigmas[other]
+    bones = {frozenset(bone) for bone in COCO17.skeleton}
+    assert len(bones) == len(COCO17.skeleton) == 19
+    assert bones == {frozenset(COCO17.flip_index[joint] for joint in bone) for bone in bones}
+    np.testing.assert_allclose(COCO17.sigmas, Params("keypoints").kpt_oks_sigmas, rtol=1e-15)

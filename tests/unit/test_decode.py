@@ -11,8 +11,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from helpers import decode, paths
-from helpers.decode import (
+from helpers import paths
+from helpers.errors import DataError, UsageError
+from helpers.pose import decode
+from helpers.pose.decode import (
     FLIP_INDEX,
     DecodeConfig,
     adjust_joints,
@@ -22,7 +24,6 @@ from helpers.decode import (
     group_peaks,
     to_image,
 )
-from helpers.errors import DataError, UsageError
 
 HEIGHT, WIDTH = 32, 48
 MIRROR_ORDER = [*FLIP_INDEX, *(17 + joint for joint in FLIP_INDEX)]
@@ -239,7 +240,7 @@ def test_numba_takes_over_once_warm():
 def test_compiled_code_is_kept_on_disk(tmp_path):
     code = (
         f"import os; os.environ['NUMBA_CACHE_DIR'] = {str(tmp_path)!r}; import numpy as np\n"
-        "from helpers.decode_numba import largest_magnitude\n"
+        "from helpers.pose.decode_numba import largest_magnitude\n"
         "largest_magnitude(np.zeros((34, 4), np.uint32)); print(sum(largest_magnitude.stats.cache_hits.values()))"
     )
     assert [run_python(code) for _ in range(2)] == ["0", "1"]

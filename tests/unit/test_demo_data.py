@@ -11,8 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
-from helpers import network, paths, records, zoo
-from helpers.dataset import KEYPOINT_NAMES, CocoDataset
+from helpers import artifacts, paths, zoo
+from helpers.dataset import CocoDataset
+from helpers.export import network
+from helpers.keypoints import COCO17
+from helpers.measure import records
 
 DEMO = paths.demo_data()
 SPLITS = ("val2017", "calib2017", "hard2017")
@@ -36,7 +39,9 @@ def test_shipped_scores_are_those_of_the_shipped_weights():
     cells = [(name, precision) for name in paths.demo_models() for precision in zoo.get(name).published]
     assert sorted((row.model, row.precision) for row in rows) == sorted(cells)
     for row in rows:
-        assert row.weights_sha256 == paths.sha256(paths.demo_weights(row.model)), "`coco --weights demo` scores anew"
+        assert row.weights_sha256 == artifacts.sha256(paths.demo_weights(row.model)), (
+            "`coco --weights demo` scores anew"
+        )
         assert (row.dataset, row.images) == ("demo val2017", len(CocoDataset(DEMO)))
         low, high = row.ap_interval
         assert low < row.ap < high
@@ -96,7 +101,7 @@ def test_scenes_are_seeded_and_labels_are_on_the_people():
 def test_the_body_has_cocos_joints_and_left_is_left():
     from body import KEYPOINTS, Build, Pose, solve
 
-    assert KEYPOINTS == KEYPOINT_NAMES
+    assert COCO17.names == KEYPOINTS
     points = solve(Pose(), Build())
     for name in KEYPOINTS:
         if name.startswith("left"):
@@ -116,7 +121,7 @@ def test_a_crop_keeps_labels_and_parts_on_the_people():
     for _ in range(30):
         crop = sample_crop(rng, scene, 256)
         for points in crop["keypoints"]:
-            for name, (x, y, seen) in zip(KEYPOINT_NAMES, points):
+            for name, (x, y, seen) in zip(COCO17.names, points):
                 if seen and name.endswith(("knee", "elbow")):
                     side = name.split("_")[0]
                     window = crop["parts"][

@@ -6,15 +6,15 @@ import cv2
 import numpy as np
 import pytest
 
-from helpers import draw
-from helpers.benchmark import Comparison, Cost, EndToEndTiming, NetworkTiming
-from helpers.dataset import People
-from helpers.decode import Poses, align_maps, decode_steps
+from helpers.backends.sensitivity import CountRow, LayerRow
+from helpers.dataset import GroundTruth
 from helpers.errors import UsageError
-from helpers.export import CheckRow, Difference
-from helpers.preprocess import resize_align
-from helpers.records import Record
-from helpers.sensitivity import CountRow, LayerRow
+from helpers.export.export import CheckRow, Difference
+from helpers.measure.benchmark import Cost, EndToEndTiming, NetworkTiming, PairedTimings
+from helpers.measure.records import Record
+from helpers.pose.decode import Poses, align_maps, decode_steps
+from helpers.pose.preprocess import resize_align
+from helpers.show import draw
 from helpers.zoo import NETWORKS
 
 
@@ -82,7 +82,7 @@ def test_maps_line_up_with_the_picture(height, width):
 
 def figures(image):
     poses = standing()
-    people = People(
+    people = GroundTruth(
         poses.keypoints.astype(float) * [1, 1, 2 / 0.9], np.array([[90, 30, 60, 220.0]]), np.array([9000.0])
     )
     _, transform = resize_align(image)
@@ -92,7 +92,7 @@ def figures(image):
     alone = NetworkTiming(np.array([0.1, 0.12, 0.11]), 1, (1, 3, 512, 512))
     whole = EndToEndTiming(np.array([0.2]), {"load": 1.0, "pre": 2.0, "infer": 150.0, "decode": 12.0}, 0.2)
     painted = EndToEndTiming(np.array([0.2]), {**whole.stage_ms, "draw": 6.0}, 0.2)
-    turns = Comparison({"slow": np.array([0.5, 0.6]), "quick": np.array([0.001, 0.002])})
+    turns = PairedTimings({"slow": np.array([0.5, 0.6]), "quick": np.array([0.001, 0.002])})
     row = CheckRow(17, 1, 512, 512, Difference(1e-6, 1.0, 1.0), Difference(1e-5, 8.0, 1.0), True)
     return {
         "poses": lambda: draw.poses_figure([image, image], [poses, poses], 2),
@@ -116,7 +116,7 @@ def figures(image):
         "stages": lambda: draw.stage_figure({"a": whole, "b": whole}, ["b"]),
         "painted": lambda: draw.stage_figure({"a": whole, "b": painted}),
         "decoding": lambda: draw.decode_time_figure({1: turns, 30: turns}),
-        "one decoder": lambda: draw.decode_time_figure({8: Comparison({"only": np.array([0.5])})}),
+        "one decoder": lambda: draw.decode_time_figure({8: PairedTimings({"only": np.array([0.5])})}),
         "throughput": lambda: draw.throughput_figure({"a": {1: alone, 8: alone}, "b": {1: alone}}),
         "accuracy": lambda: draw.accuracy_figure({"AP": 0.5, "AP (L)": None}),
         "precisions": lambda: draw.precision_figure(image, {"float32": poses, "int8": poses}),
@@ -157,7 +157,7 @@ def test_a_stage_bar_shows_its_total_and_no_decoding_of_noise(image):
 
 
 def test_decode_times_stand_at_their_points_with_the_speedup_below():
-    turns = Comparison({"slow": np.array([0.5, 0.5, 0.5]), "quick": np.array([0.001, 0.002, 0.001])})
+    turns = PairedTimings({"slow": np.array([0.5, 0.5, 0.5]), "quick": np.array([0.001, 0.002, 0.001])})
     shown = texts(draw.decode_time_figure({3: turns}))
     assert {"slow", "quick", "500 ms", "1 ms\n500x (375 to 500)"} == set(shown)
 
@@ -215,7 +215,7 @@ def heading(figure) -> str:
 
 def test_headings_state_what_was_found(image):
     one, other = standing(), standing(x=30)
-    people = People(
+    people = GroundTruth(
         np.concatenate([one.keypoints, standing(x=160).keypoints]).astype(float) * [1, 1, 2 / 0.9],
         np.zeros((2, 4)),
         np.array([9000.0, 9000.0]),

@@ -12,13 +12,14 @@ import time
 import numpy as np
 import pytest
 
-from helpers import backends, decode, paths
+from helpers import backends, paths
 from helpers.backends import BuildSpec
 from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError
-from helpers.estimator import STAGES, PoseEstimator
-from helpers.evaluate import match
-from helpers.preprocess import read_image
+from helpers.images import read_image
+from helpers.measure.evaluate import match
+from helpers.pose import decode
+from helpers.pose.estimator import STAGES, PoseEstimator
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +183,7 @@ def test_a_slow_consumer_holds_the_pictures_back(small, batch_size):
 def test_stages_overlap(small, monkeypatch):
     """With 20 ms more in the engine and 20 ms more in the decoder, ten pictures do not take 400 ms."""
     monkeypatch.setattr(small.engine, "run", slowed(small.engine.run))
-    monkeypatch.setattr("helpers.estimator.decode_poses", slowed(decode.decode_poses))
+    monkeypatch.setattr("helpers.pose.estimator.decode_poses", slowed(decode.decode_poses))
     images = grey(1) * 10
     list(small.stream(images[:1]))
     start = time.perf_counter()
@@ -220,7 +221,7 @@ def test_an_error_in_a_stage_comes_up_once_with_the_pictures_name(small, monkeyp
     with pytest.raises(UsageError, match=r"^image 3: An image must be"):
         next(outcomes)
     assert list(outcomes) == [], "and then it is over"
-    monkeypatch.setattr("helpers.estimator.decode_poses", lambda *_: 1 / 0)
+    monkeypatch.setattr("helpers.pose.estimator.decode_poses", lambda *_: 1 / 0)
     with pytest.raises(RuntimeError, match=r"^image 0: division by zero \(ZeroDivisionError\)$"):
         small(grey(2))
     monkeypatch.setattr(small.engine, "run", lambda batch: 1 / 0)
@@ -268,7 +269,7 @@ INTERRUPTED = """
 import itertools, sys
 import numpy as np
 from helpers import backends
-from helpers.estimator import PoseEstimator
+from helpers.pose.estimator import PoseEstimator
 engine = backends.get("onnxruntime").load(sys.argv[1])
 try:
     for k, _ in enumerate(PoseEstimator(engine, input_size=128).stream(itertools.repeat(np.zeros((99, 99, 3), "u1")))):

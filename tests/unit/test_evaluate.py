@@ -11,20 +11,21 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from helpers.dataset import OKS_SIGMAS, CocoDataset, People
-from helpers.decode import Poses
+from helpers.dataset import CocoDataset, GroundTruth
 from helpers.errors import UsageError
-from helpers.evaluate import (
+from helpers.keypoints import COCO17
+from helpers.measure.evaluate import (
     STAT_NAMES,
-    by_shift,
+    compare_poses,
     evaluate,
     match,
     oks,
+    rank_by_change,
     resampled_ap,
     save_results,
-    shift,
     to_coco_results,
 )
+from helpers.pose.decode import Poses
 from tests.unit.conftest import write_coco
 
 NOBODY = np.zeros((0, 17, 3))
@@ -148,13 +149,13 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["results.json"]
 
 
-def random_people(generator, count: int) -> People:
+def random_people(generator, count: int) -> GroundTruth:
     keypoints = np.dstack([generator.uniform(0, 200, (count, 17, 2)), generator.integers(0, 3, (count, 17))])
     keypoints[:, 0, 2] = 2  # somebody with a labelled joint, as CocoDataset gives them
-    return People(keypoints, np.tile([0.0, 0, 200, 200], (count, 1)), generator.uniform(500, 30000, count))
+    return GroundTruth(keypoints, np.tile([0.0, 0, 200, 200], (count, 1)), generator.uniform(500, 30000, count))
 
 
-def coco_scorer(found: Poses, people: People) -> COCOeval:
+def coco_scorer(found: Poses, people: GroundTruth) -> COCOeval:
     """pycocotools' own evaluation of one image, after its matching step."""
     same = {"image_id": 1, "category_id": 1}
     true = zip(people.keypoints, people.bbox, people.area)
@@ -202,7 +203,7 @@ def test_oks_of_known_distances():
     truth[2, :, 2] = 0
     area = np.array([100.0, 400.0, 100.0])
     shifted = truth.copy()
-    shifted[..., 0] += 2 * OKS_SIGMAS * np.sqrt(area)[:, None]
+    shifted[..., 0] += 2 * COCO17.sigmas * np.sqrt(area)[:, None]
     shifted[1, 5:, :2] = 1e6  # not labelled, so it does not matter where
     similarity = oks(shifted, truth, area)
     np.testing.assert_allclose(similarity[:2], np.exp(-0.5))
@@ -284,7 +285,7 @@ def test_shift_finds_the_same_people_in_another_order(dataset):
     points = reference.keypoints[::-1].copy()
     points[0, :, 0] += 3
     points[0, :, 1] += 4
-    moved = shift(reference, poses(points, [0.4, 0.8]))
+    moved = compare_poses(reference, poses(points, [0.4, 0.8]))
     assert moved.partner.tolist() == [1, 0]
     np.testing.assert_allclose(moved.pixels, [0, 5], atol=1e-5)
     assert moved.oks[0] == pytest.approx(1)
@@ -293,17 +294,17 @@ def test_shift_finds_the_same_people_in_another_order(dataset):
 
 def test_shift_of_somebody_who_got_lost(dataset):
     reference = people_apart(dataset)
-    moved = shift(reference, poses(reference.keypoints[:1], [0.9]))
+    moved = compare_poses(reference, poses(reference.keypoints[:1], [0.9]))
     assert moved.partner.tolist() == [0, -1]
     assert moved.oks.tolist() == [pytest.approx(1), 0]
     assert np.isnan(moved.pixels).tolist() == [False, True]
-    assert len(shift(poses(NOBODY), reference).oks) == 0
+    assert len(compare_poses(poses(NOBODY), reference).oks) == 0
 
 
 def test_the_image_that_suffers_most(dataset):
     reference = people_apart(dataset)
     near, far = (poses(reference.keypoints + np.array([pixels, 0, 0]), reference.scores) for pixels in (1, 8))
-    assert by_shift([reference] * 3, [near, far, reference]) == [1, 0, 2]
-    assert by_shift([reference, poses(NOBODY)], [poses(NOBODY), reference]) == [0, 1], "the lost count 0"
+    assert rank_by_change([reference] * 3, [near, far, reference]) == [1, 0, 2]
+    assert rank_by_change([reference, poses(NOBODY)], [poses(NOBODY), reference]) == [0, 1], "the lost count 0"
     faint = Poses(reference.keypoints, np.full(2, 0.1, np.float32), reference.tags)
-    assert by_shift([faint, reference], [poses(NOBODY), near]) == [1, 0], "faint people do not count"
+    assert rank_by_change([faint, reference], [poses(NOBODY), near]) == [1, 0], "faint people do not count"

@@ -8,11 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from helpers import explore, paths
+from helpers import paths
 from helpers.dataset import CocoDataset
-from helpers.decode import Poses
 from helpers.errors import UsageError
-from helpers.explore import Choice, Explorer, Scene
+from helpers.pose.decode import Poses
+from helpers.show import explore
+from helpers.show.explore import Choice, Explorer, Scene
 
 START = Choice("MobileNetv2", "onnxruntime", "force_float32")
 
@@ -21,7 +22,7 @@ START = Choice("MobileNetv2", "onnxruntime", "force_float32")
 def explorer(demo_built):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MODEL_PATH", str(demo_built.parents[2]))
-        patch.setattr("helpers.export.CHECK_SHAPES", [(128, 192)])
+        patch.setattr("helpers.export.export.CHECK_SHAPES", [(128, 192)])
         dataset = CocoDataset(paths.demo_data())
         yield Explorer(START, [dataset.path(image_id) for image_id in (20079, 20014)])
 

@@ -11,8 +11,9 @@ import onnx
 import pytest
 import torch
 
-from helpers import backends, export, network, paths
+from helpers import artifacts, backends
 from helpers.errors import DataError, UsageError
+from helpers.export import export, network
 
 SMALL = {"shapes": [(128, 192)], "batches": [2]}  # as those of `exported`
 
@@ -36,7 +37,7 @@ def done(exported, out):
 def copied(source, target):
     target.parent.mkdir()
     shutil.copy2(source, target)
-    shutil.copy2(paths.sidecar(source), paths.sidecar(target))
+    shutil.copy2(artifacts.sidecar(source), artifacts.sidecar(target))
     return target
 
 
@@ -95,7 +96,7 @@ def test_uint8_graph_is_as_promised(exported_uint8, opset):
         "input": (onnx.TensorProto.UINT8, ["batch", "height", "width", 3]),
         "output": (onnx.TensorProto.FLOAT, ["batch", 34, "output_height", "output_width"]),
     }
-    facts = paths.read_sidecar(exported_uint8[opset])
+    facts = artifacts.read_sidecar(exported_uint8[opset])
     assert (facts["opset"], facts["input_type"]) == (opset, "uint8")
     [row] = export.read_checks(exported_uint8[opset])
     assert (row.opset, row.batch, row.height, row.width, row.passed) == (opset, 2, 128, 192, True)
@@ -109,11 +110,11 @@ def test_check_passes_with_bytes_of_any_shape(exported_uint8, mobilenet):
 
 @pytest.mark.parametrize("opset", export.OPSETS)
 def test_sidecar_tells_what_the_file_is(exported, opset):
-    facts = paths.read_sidecar(exported[opset])
+    facts = artifacts.read_sidecar(exported[opset])
     assert (facts["model"], facts["weights"], facts["opset"]) == ("MobileNetv2", "random", opset)
     assert facts["input_type"] == "float32"
     assert facts["weights_sha256"] == network.weights_sha256("MobileNetv2", "random")
-    assert facts["sha256"] == paths.sha256(exported[opset])
+    assert facts["sha256"] == artifacts.sha256(exported[opset])
     assert facts["versions"]["mmpose"] == "0.29.0"
     assert [(row.opset, row.batch, row.height, row.width) for row in export.read_checks(exported[opset])] == [
         (opset, 2, 128, 192)
@@ -148,9 +149,9 @@ def test_export_is_repeated_only_when_needed(done):
     done.write_bytes(done.read_bytes()[:-1])
     repaired = run()
     assert repaired > larger
-    facts = json.loads(paths.sidecar(done).read_text())
+    facts = json.loads(artifacts.sidecar(done).read_text())
     facts["versions"]["torch"] = "1.0"
-    paths.sidecar(done).write_text(json.dumps(facts))
+    artifacts.sidecar(done).write_text(json.dumps(facts))
     assert run() > repaired
 
 
@@ -163,9 +164,9 @@ def test_a_file_for_floats_is_not_taken_for_one_for_bytes(done):
     as_bytes = run("uint8")
     assert as_bytes > floats
     assert run("uint8") == as_bytes
-    facts = json.loads(paths.sidecar(done).read_text())
+    facts = json.loads(artifacts.sidecar(done).read_text())
     del facts["input_type"]  # as sidecars were before there was a choice
-    paths.sidecar(done).write_text(json.dumps(facts))
+    artifacts.sidecar(done).write_text(json.dumps(facts))
     assert run("float32") > as_bytes
 
 
@@ -176,8 +177,8 @@ def test_both_input_types_live_side_by_side(models):
 
 @pytest.mark.parametrize("checks", [None, [{"opset": 17}], "older format"])
 def test_damaged_checks_are_made_again(done, checks):
-    facts = json.loads(paths.sidecar(done).read_text())
-    paths.sidecar(done).write_text(json.dumps({**facts, "checks": checks}))
+    facts = json.loads(artifacts.sidecar(done).read_text())
+    artifacts.sidecar(done).write_text(json.dumps({**facts, "checks": checks}))
     export.export("MobileNetv2", "random", 17, done, **SMALL)
     assert len(export.read_checks(done)) == 1
 
@@ -186,13 +187,13 @@ def test_sidecar_follows_weights_that_were_moved(mobilenet, models, tmp_path):
     weights = network.save_npz(mobilenet, tmp_path / "latest.npz")
     path = export.export("MobileNetv2", weights, **SMALL)
     before = path.stat().st_mtime_ns
-    facts = paths.read_sidecar(path)
+    facts = artifacts.read_sidecar(path)
     moved = tmp_path / "elsewhere" / "latest.npz"
     moved.parent.mkdir()
     weights.rename(moved)
     assert export.export("MobileNetv2", moved, **SMALL) == path
     assert path.stat().st_mtime_ns == before
-    assert paths.read_sidecar(path) == {**facts, "weights_file": str(moved)}
+    assert artifacts.read_sidecar(path) == {**facts, "weights_file": str(moved)}
     backends.get("pytorch").build(path, backends.BuildSpec())
 
 
@@ -207,7 +208,7 @@ def test_other_weights_are_another_file(mobilenet, models, tmp_path):
     """And of one name, another content: the second export must not find the first."""
     weights = network.save_npz(mobilenet, tmp_path / "latest.npz")
     first = export.export("MobileNetv2", weights, **SMALL)
-    assert paths.read_sidecar(first)["weights_file"] == str(weights)
+    assert artifacts.read_sidecar(first)["weights_file"] == str(weights)
     other = {key: value * 1.01 for key, value in mobilenet.state_dict().items()}
     network.save_npz(other, weights)
     second = export.export("MobileNetv2", weights, **SMALL)
@@ -319,7 +320,7 @@ def test_damaged_sidecar(exported, tmp_path):
     path = tmp_path / "a.onnx"
     path.write_bytes(b"")
     for document in ({}, {"checks": 3}, {"checks": [{"opset": 11}]}, []):
-        paths.sidecar(path).write_text(json.dumps(document))
+        artifacts.sidecar(path).write_text(json.dumps(document))
         with pytest.raises(DataError, match=r"a\.onnx\.json is damaged"):
             export.read_checks(path)
 

@@ -11,8 +11,8 @@ import pytest
 
 from helpers import paths
 
-EXPORT_HALF = ("helpers.network", "helpers.export", "helpers.backends.pytorch")
-OPTIONAL = ("helpers.decode_numba",)  # `decode` does without
+EXPORT_HALF = ("helpers.export.network", "helpers.export.export", "helpers.backends.pytorch")
+OPTIONAL = ("helpers.pose.decode_numba",)  # `decode` does without
 MAX_CPU_SECONDS = 1.0
 
 _HELPERS = paths.root() / "helpers"

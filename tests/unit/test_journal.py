@@ -8,12 +8,12 @@ import json
 import numpy as np
 import pytest
 
-from helpers import evaluate
 from helpers.dataset import CocoDataset
-from helpers.decode import DecodeConfig, Poses
 from helpers.errors import DataError
-from helpers.estimator import STAGES, Outcome, PoseEstimator
-from helpers.journal import Journal, decisive
+from helpers.measure import evaluate
+from helpers.measure.journal import Journal, decisive
+from helpers.pose.decode import DecodeConfig, Poses
+from helpers.pose.estimator import STAGES, PoseEstimator, PoseResult
 
 DECIDES = {"model": "M", "weights": "w", "backend": "b", "precision": "p", "images": [3, 7, 10, 25]}
 TIMES = {stage: 0.1 + k for k, stage in enumerate(STAGES)}
@@ -34,7 +34,7 @@ def random_poses(seed: int, people: int, levels: int = 2) -> Poses:
 
 
 def add(journal: Journal, dataset: CocoDataset, image_id: int, poses: Poses) -> None:
-    journal.add(image_id, dataset.path(image_id), Outcome("x", poses, stage_ms=TIMES))
+    journal.add(image_id, dataset.path(image_id), PoseResult("x", poses, stage_ms=TIMES))
 
 
 def assert_same(found: Poses, wanted: Poses) -> None:

@@ -16,17 +16,20 @@ import cv2
 import numpy as np
 import pytest
 
-from helpers import backends, benchmark, export, network, paths, preprocess, records, zoo
+from helpers import artifacts, backends, images, paths, zoo
 from helpers.backends import BuildSpec, magicmind
+from helpers.backends.calibration import CalibrationSet
 from helpers.backends.simulator import CALLS, LABEL, calibrator, config, device, execution, graph, model
 from helpers.backends.simulator.python import runtime
 from helpers.backends.simulator.trace import Held
 from helpers.backends.simulator.values import Code, Status
-from helpers.calibration import CalibrationSet
 from helpers.cli import main
 from helpers.errors import DataError, UsageError
-from helpers.estimator import PoseEstimator
-from helpers.preprocess import list_images
+from helpers.export import export, network
+from helpers.images import list_images
+from helpers.measure import benchmark, records
+from helpers.pose import preprocess
+from helpers.pose.estimator import PoseEstimator
 
 SMALL = {"dim_range_min": (1, 3, 64, 64), "dim_range_max": (4, 3, 256, 256)}
 QINT8 = "qint8_mixed_float16"
@@ -182,7 +185,7 @@ def test_it_says_everywhere_what_it_is(backend, built):
     assert backend.name == "magicmind-simulated"
     assert backend.note == LABEL == "simulated MLU: calls and accuracy path, not speed"
     assert backend.version().startswith(LABEL)
-    facts = paths.read_sidecar(built)
+    facts = artifacts.read_sidecar(built)
     assert facts["simulated"] == LABEL
     assert facts["backend_version"].startswith(LABEL)
     assert built.parent.name == "magicmind-simulated"
@@ -194,7 +197,7 @@ def test_models_of_the_double_and_of_magicmind_are_kept_apart(backend, built, as
         as_installed.load(built)
     real = as_installed.build(tiny, BuildSpec(**SMALL))
     assert real != built
-    assert "simulated" not in paths.read_sidecar(real)
+    assert "simulated" not in artifacts.read_sidecar(real)
     with pytest.raises(UsageError, match="no model of the magicmind-simulated backend"):
         backend.load(real)
 
@@ -277,7 +280,7 @@ def test_every_setting_is_known_and_explained(precision, uint8_input):
 def test_architectures(archs, wanted, tiny, models):
     backend = backends.get("magicmind", simulate=True, mlu_arch=archs)
     CALLS.clear()
-    facts = paths.read_sidecar(backend.build(tiny, BuildSpec()))
+    facts = artifacts.read_sidecar(backend.build(tiny, BuildSpec()))
     assert facts["builder_config"]["archs"] == wanted
     [call] = [call for call in CALLS if call.step == "BuilderConfig.mlu_archs"]
     assert call.arguments["names"] == [name for entry in wanted for name in entry]
@@ -484,7 +487,7 @@ def test_mirror_images_do_not_leave_the_range(engine):
 
 
 def test_uint8_input_gives_the_same_maps(backend, engine, tiny):
-    from helpers.preprocess import stack_images, to_input
+    from helpers.pose.preprocess import stack_images, to_input
 
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 128, 3), np.uint8)
     eight_bit = backend.configured(uint8_input=True)
@@ -776,11 +779,11 @@ def test_a_damaged_model(backend, built):
     with pytest.raises(DataError, match="cut short"):
         backend.load(built)
     built.write_bytes(b"another program's file")
-    facts = {**paths.read_sidecar(built), "sha256": paths.sha256(built)}
-    paths.sidecar(built).write_text(json.dumps(facts))
+    facts = {**artifacts.read_sidecar(built), "sha256": artifacts.sha256(built)}
+    artifacts.sidecar(built).write_text(json.dumps(facts))
     with pytest.raises(DataError, match="not built by the simulated MLU"):
         backend.load(built)
-    paths.sidecar(built).write_text(json.dumps({**facts, "shapes": {}}))
+    artifacts.sidecar(built).write_text(json.dumps({**facts, "shapes": {}}))
     with pytest.raises(DataError, match=r"json is damaged; build .* again"):
         backend.load(built)
 
@@ -808,7 +811,7 @@ def test_eval_tells_the_ap_of_onnx_runtime(capsys, home, precision):
 
 def test_eight_bits_round_the_same_layers_as_on_onnx_runtime(home):
     """From the opset 11 file, which has deconvolutions, and from the opset 17 one, which has none."""
-    picture = preprocess.read_image(paths.demo_data() / "val2017" / "000000020014.jpg")
+    picture = images.read_image(paths.demo_data() / "val2017" / "000000020014.jpg")
     batch = preprocess.to_input([preprocess.resize_align(picture, 256)[0]])
     pictures = CalibrationSet(count=2)
     found = {}

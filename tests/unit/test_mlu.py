@@ -13,8 +13,9 @@ import sys
 
 import pytest
 
-from helpers import export, paths
+from helpers import paths
 from helpers.cli import build_parser
+from helpers.export import export
 
 ROOT = paths.root()
 DOCS = ("docs/mlu.md", "docs/mlu.zh-CN.md")

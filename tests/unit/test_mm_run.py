@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from helpers import mm_run, paths
+from helpers import paths
+from helpers.backends import mm_run
 from helpers.cli import main
 from helpers.errors import DataError
 
@@ -248,7 +249,7 @@ def test_where_the_tool_is_looked_for(tool, tmp_path, monkeypatch):
 @pytest.fixture
 def demo(monkeypatch, demo_built):
     """The demo network as exported, checked at one small size."""
-    from helpers import export
+    from helpers.export import export
 
     checks = {**export.export.__kwdefaults__, "shapes": [(128, 192)], "batches": [1]}
     monkeypatch.setenv("MODEL_PATH", str(demo_built.parents[2]))
@@ -258,7 +259,7 @@ def demo(monkeypatch, demo_built):
 @pytest.fixture
 def installed(monkeypatch, demo):
     """A double in the place of magicmind, and the demo network exported for it."""
-    from helpers import export
+    from helpers.export import export
 
     folder = "helpers.backends.simulator"
     for name in ("", ".python", ".python.runtime", ".python.runtime.parser"):

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import network, paths, zoo
+from helpers import artifacts, paths, zoo
 from helpers.errors import DataError, UsageError
-from helpers.preprocess import to_input
+from helpers.export import network
+from helpers.pose.preprocess import to_input
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +164,7 @@ def test_demo_weights_come_from_the_demo_folder(mobilenet, tmp_path, monkeypatch
     file = network.load("MobileNetv2", tmp_path / "weights" / "MobileNetv2.npz")
     assert torch.equal(loaded.keypoint_head.final_layer.weight, file.keypoint_head.final_layer.weight)
     assert torch.equal(loaded.keypoint_head.final_layer.bias, mobilenet.keypoint_head.final_layer.bias.half().float())
-    assert network.weights_sha256("MobileNetv2", "demo") == paths.sha256(tmp_path / "weights" / "MobileNetv2.npz")
+    assert network.weights_sha256("MobileNetv2", "demo") == artifacts.sha256(tmp_path / "weights" / "MobileNetv2.npz")
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["torch >= 1.6", "torch of 2020"])
@@ -270,7 +271,7 @@ def test_official_checkpoint_must_have_its_hash(mobilenet, models, monkeypatch):
     path = paths.checkpoint(zoo.get("MobileNetv2").checkpoint_url)
     path.parent.mkdir(parents=True)
     torch.save(as_mmcv_saves(mobilenet.state_dict()), path)
-    digest = paths.sha256(path)
+    digest = artifacts.sha256(path)
     with pytest.raises(DataError, match=f"SHA-256 begins with {digest[:8]}, not 4d96e309"):
         network.load("MobileNetv2", "official")
     right = dataclasses.replace(zoo.get("MobileNetv2"), sha256_prefix=digest[:8])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from helpers import notebook
 from helpers.errors import UsageError
+from helpers.show import notebook
 
 KINDS = {"model": str, "image_num": int, "seconds": float, "flip": bool, "sizes": list}
 RIGHT = {"model": "HRNet", "image_num": 3, "seconds": 2.0, "flip": True, "sizes": [1], "__annotations__": KINDS}

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from helpers import decode, preprocess
 from helpers.errors import DataError, UsageError
-from helpers.preprocess import list_images, mirror, read_image, resize_align, stack_images, to_input
+from helpers.images import list_images, read_image
+from helpers.pose import decode, preprocess
+from helpers.pose.preprocess import hflip, resize_align, stack_images, to_input
 
 WIDTH, HEIGHT = 64, 40
 ROWS, COLUMNS = np.mgrid[0:HEIGHT, 0:WIDTH]
@@ -379,16 +380,16 @@ def test_input_of_unlike_images(make):
 
 def test_mirror():
     batch = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
-    flipped = mirror(batch)
+    flipped = hflip(batch)
     assert flipped.flags.c_contiguous and flipped.dtype == np.float32
     np.testing.assert_array_equal(flipped[:, :, :, 0], batch[:, :, :, 4])
-    np.testing.assert_array_equal(mirror(flipped), batch)
+    np.testing.assert_array_equal(hflip(flipped), batch)
 
 
 def test_mirror_of_bytes_is_the_mirror_of_floats():
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 128, 3), dtype=np.uint8)
-    flipped = mirror(images)
+    flipped = hflip(images)
     assert flipped.flags.c_contiguous and flipped.dtype == np.uint8
     np.testing.assert_array_equal(flipped, images[:, :, ::-1])
-    np.testing.assert_array_equal(to_input(flipped), mirror(to_input(images)))
-    np.testing.assert_array_equal(mirror(images[:, ::2, ::2]), images[:, ::2, ::2][:, :, ::-1])  # strided input
+    np.testing.assert_array_equal(to_input(flipped), hflip(to_input(images)))
+    np.testing.assert_array_equal(hflip(images[:, ::2, ::2]), images[:, ::2, ::2][:, :, ::-1])  # strided input

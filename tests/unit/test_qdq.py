@@ -14,13 +14,17 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from onnxruntime.quantization.calibrate import EntropyCalibrater, MinMaxCalibrater, PercentileCalibrater
 
-from helpers import backends, evaluate, network, paths, preprocess, sensitivity, zoo
-from helpers.backends import BuildSpec, qdq
-from helpers.calibration import CalibrationSet
+from helpers import artifacts, backends, paths, zoo
+from helpers.backends import BuildSpec, quantize, sensitivity
+from helpers.backends.calibration import CalibrationSet
 from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError
-from helpers.estimator import PoseEstimator
-from helpers.preprocess import read_image, resize_align, to_input
+from helpers.export import network
+from helpers.images import read_image
+from helpers.measure import evaluate
+from helpers.pose import preprocess
+from helpers.pose.estimator import PoseEstimator
+from helpers.pose.preprocess import resize_align, to_input
 
 ROUNDED = tuple(precision for precision in zoo.PRECISIONS if precision != "force_float32")
 INT8 = BuildSpec("qint8_mixed_float32")
@@ -77,12 +81,12 @@ def rounded(request, demo, folder):
 
 @pytest.fixture(scope="module")
 def document(demo):
-    return qdq.load(demo)
+    return quantize.load(demo)
 
 
 @pytest.fixture(scope="module")
 def found(document):
-    return qdq.ranges(document, Small(), "qint8")
+    return quantize.ranges(document, Small(), "qint8")
 
 
 def scales(path) -> list[int]:
@@ -122,11 +126,11 @@ def test_weights_have_a_scale_per_channel(rounded):
 def test_half_rounds_what_operators_give(demo, document):
     """To the last bit: every output is a float16 number, also that of an int8 model whose rest is float16."""
     images = [network.picture_like(1, 128, 128)]
-    fresh = qdq.load(demo)
-    [output] = qdq.outputs(qdq.halve(fresh), images)
+    fresh = quantize.load(demo)
+    [output] = quantize.outputs(quantize.to_float16(fresh), images)
     np.testing.assert_array_equal(output, output.astype(np.float16).astype(np.float32))
     spec = BuildSpec("qint8_mixed_float16")
-    [output] = qdq.outputs(qdq.quantise(document, spec, qdq.ranges(document, Small(1), "qint8")), images)
+    [output] = quantize.outputs(quantize.quantise(document, spec, quantize.ranges(document, Small(1), "qint8")), images)
     np.testing.assert_array_equal(output, output.astype(np.float16).astype(np.float32))
     assert not [w for w in fresh.graph.initializer if w.data_type == TensorProto.FLOAT and len(w.dims) == 4]
 
@@ -135,7 +139,7 @@ def test_integer_kernels_do_the_work(document, found, tmp_path):
     """Nothing between two convolutions goes back to float."""
     import onnxruntime
 
-    qdq.save(qdq.quantise(document, INT8, found), INT8, tmp_path / "a.onnx")
+    quantize.save(quantize.quantise(document, INT8, found), INT8, tmp_path / "a.onnx")
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(tmp_path / "b.onnx")
@@ -158,29 +162,29 @@ def test_static_shape_is_in_the_graph(exported, models, precision):
 
 def test_network_that_takes_bytes(demo_built_uint8, models):
     """Ranges come from the same pictures, turned back into bytes."""
-    document = qdq.load(demo_built_uint8.parents[1] / "MobileNetv2_demo_opset17_uint8.onnx")
-    rounded = qdq.quantise(document, INT8, qdq.ranges(document, Small(), "qint8"))
+    document = quantize.load(demo_built_uint8.parents[1] / "MobileNetv2_demo_opset17_uint8.onnx")
+    rounded = quantize.quantise(document, INT8, quantize.ranges(document, Small(), "qint8"))
     images = list(Small(1).batches())
-    ratios = sensitivity.signal_to_noise(qdq.outputs(rounded, images), qdq.outputs(document, images))
+    ratios = sensitivity.signal_to_noise(quantize.outputs(rounded, images), quantize.outputs(document, images))
     assert min(ratios) > LEAST_DB["qint8"]
 
 
 def test_floats_turn_back_into_the_bytes_they_came_from():
     every = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
     every[..., 1] = every[::-1, :, 1]
-    np.testing.assert_array_equal(qdq._as_bytes(to_input([every])), [every])
+    np.testing.assert_array_equal(quantize._as_bytes(to_input([every])), [every])
 
 
 def test_opset_11_serves_too(exported):
     """As a card's simulation needs it: rounded where the opset 17 file is, deconvolutions as convolutions."""
-    document = qdq.load(exported[11])
+    document = quantize.load(exported[11])
     images = [network.picture_like(1, 128, 128, seed=9)]
-    wanted = qdq.outputs(onnx.load(str(exported[11])), images)
-    np.testing.assert_allclose(qdq.outputs(document, images)[0], wanted[0], atol=1e-3)
+    wanted = quantize.outputs(onnx.load(str(exported[11])), images)
+    np.testing.assert_allclose(quantize.outputs(document, images)[0], wanted[0], atol=1e-3)
     assert not {"BatchNormalization", "ConvTranspose"} & {node.op_type for node in document.graph.node}
-    assert len(qdq.layers(document)) == len(qdq.layers(qdq.load(exported[17])))
-    rounded = qdq.quantise(document, INT8, qdq.ranges(document, Small(1), "qint8"))
-    assert qdq.outputs(rounded, images)[0].shape == wanted[0].shape
+    assert len(quantize.layers(document)) == len(quantize.layers(quantize.load(exported[17])))
+    rounded = quantize.quantise(document, INT8, quantize.ranges(document, Small(1), "qint8"))
+    assert quantize.outputs(rounded, images)[0].shape == wanted[0].shape
     assert len(rounded.SerializeToString()) < 0.28 * exported[11].stat().st_size
 
 
@@ -200,7 +204,7 @@ def test_deconvolutions_of_other_networks_are_refused(tmp_path, kernel, after, s
     path = tmp_path / "a.onnx"
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 11)], ir_version=6), str(path))
     with pytest.raises(DataError, match=said):
-        qdq.load(path)
+        quantize.load(path)
 
 
 def test_additions_of_zero_go(tmp_path):
@@ -218,13 +222,13 @@ def test_additions_of_zero_go(tmp_path):
         onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8),
         str(tmp_path / "a.onnx"),
     )
-    document = qdq.load(tmp_path / "a.onnx")
+    document = quantize.load(tmp_path / "a.onnx")
     assert [(list(n.input), list(n.output)) for n in document.graph.node if n.op_type == "Add"] == [
         (["input", "two"], ["output"])
     ]
     assert [n.output[0] for n in document.graph.node if n.op_type == "Constant"] == ["two"]
     images = np.ones((1, 3, 4, 4), np.float32)
-    np.testing.assert_array_equal(qdq.outputs(document, [images])[0], images + 2)
+    np.testing.assert_array_equal(quantize.outputs(document, [images])[0], images + 2)
 
 
 def test_built_again_exactly_when_the_calibration_changes(exported, models):
@@ -232,7 +236,7 @@ def test_built_again_exactly_when_the_calibration_changes(exported, models):
 
     def run(calibration, spec=INT8):
         path = ort.build(exported[17], spec, calibration)
-        return path.stat().st_mtime_ns, paths.read_sidecar(path)
+        return path.stat().st_mtime_ns, artifacts.read_sidecar(path)
 
     first, facts = run(Small(1))
     assert facts["calibration"] == {"count": 1, "method": "minmax", "percentile": 99.9}
@@ -290,8 +294,8 @@ def test_ranges_equal_onnx_runtimes_own(demo, document, tmp_path, method, calibr
     for batch in chosen.batches():
         theirs.collect_data(Reader(batch))
     wanted = theirs.compute_data().data
-    ours = qdq.ranges(document, chosen, "qint8").data
-    compared = [name for name in qdq._rounded(document) if name in wanted]
+    ours = quantize.ranges(document, chosen, "qint8").data
+    compared = [name for name in quantize._rounded(document) if name in wanted]
     assert len(compared) > 60
     for name in compared:
         bounds = [np.ravel([float(np.ravel(x)[0]) for x in data[name].range_value]) for data in (ours, wanted)]
@@ -301,7 +305,7 @@ def test_ranges_equal_onnx_runtimes_own(demo, document, tmp_path, method, calibr
 def test_methods_differ(document):
     widths = {
         method: np.mean(
-            [np.ptp(data.range_value) for data in qdq.ranges(document, Small(2, method), "q").data.values()]
+            [np.ptp(data.range_value) for data in quantize.ranges(document, Small(2, method), "q").data.values()]
         )
         for method in ("minmax", "percentile", "entropy", "linear")
     }
@@ -317,9 +321,9 @@ def test_histograms_stay_bounded():
     values = np.linspace(-1, 1, 1000, dtype=np.float32)
     for factor in (1e-2, 1.0):
         collector.collect({"a": values * np.float32(factor)})
-        qdq._bound(collector.histogram_dict)
+        quantize._bound(collector.histogram_dict)
     counts, edges, _, high, threshold = collector.histogram_dict["a"]
-    assert len(counts) <= qdq._MOST_BINS
+    assert len(counts) <= quantize._MOST_BINS
     assert len(edges) == len(counts) + 1
     assert counts.sum() == 2000
     assert edges[0] == pytest.approx(-threshold) and threshold >= high == 1
@@ -336,7 +340,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures(document):
             assert not any(reference() is not None for reference in earlier)
             yield batch
 
-    for tensors in qdq.activations(document, batches()):
+    for tensors in quantize.activations(document, batches()):
         assert len(tensors) > 60
         earlier[:] = [weakref.ref(values) for values in tensors.values()]
     assert earlier
@@ -347,13 +351,13 @@ def test_killed_build_leaves_nothing_that_counts(exported, models):
     code = f"""
         import os, signal
         from helpers import backends
-        from helpers.backends import BuildSpec, qdq
+        from helpers.backends import BuildSpec, quantize
         from tests.unit.test_qdq import INT8, Small
-        save = qdq.save
+        save = quantize.save
         def killed(document, spec, out):
             save(document, spec, out)
             os.kill(os.getpid(), signal.SIGKILL)
-        qdq.save = killed
+        quantize.save = killed
         backends.get("onnxruntime").build({str(exported[17])!r}, INT8, Small(1))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=paths.root(), check=False)
@@ -365,9 +369,9 @@ def test_killed_build_leaves_nothing_that_counts(exported, models):
 
 
 def test_rank_finds_the_layer_that_suffers(exported, monkeypatch):
-    document = qdq.load(exported[17])
-    some = qdq.layers(document)[:1] + qdq.layers(document)[-3:]
-    monkeypatch.setattr(qdq, "layers", lambda document: some)
+    document = quantize.load(exported[17])
+    some = quantize.layers(document)[:1] + quantize.layers(document)[-3:]
+    monkeypatch.setattr(quantize, "layers", lambda document: some)
     monkeypatch.setattr(sensitivity, "_PICTURES", 1)
     seen = []
     rows = sensitivity.rank(exported[17], "qint8_mixed_float32", Small(1), lambda *at: seen.append(at))
@@ -389,7 +393,7 @@ def four_pictures(models):
 
 def test_leaving_a_layer_out_gives_ap_back(demo, document, four_pictures):
     """Against builds of its own, one by one."""
-    names = qdq.layers(document)[:1] + qdq._last_layers(document)[:1]
+    names = quantize.layers(document)[:1] + quantize._last_layers(document)[:1]
     spec = dataclasses.replace(INT8, float_layers=())
     gains = sensitivity.leave_one_out(demo, spec, Small(1), four_pictures, names)
     assert list(gains.values()) == sorted(gains.values(), reverse=True)
@@ -408,10 +412,10 @@ def test_leaving_a_layer_out_gives_ap_back(demo, document, four_pictures):
 def unsure(demo, document, four_pictures, monkeypatch):
     """What `sensitivity.within` is to decide: int8 with all layers rounded, few candidates, and what it costs."""
     monkeypatch.setattr(sensitivity, "_PICTURES", 1)
-    some = qdq.layers(document)[:1] + qdq._last_layers(document)
+    some = quantize.layers(document)[:1] + quantize._last_layers(document)
     ort, spec = backends.get("onnxruntime"), dataclasses.replace(INT8, float_layers=())
     ap = [sensitivity._ap(ort.build(demo, each, Small(1)), four_pictures) for each in (BuildSpec(), spec)]
-    monkeypatch.setattr(qdq, "layers", lambda document: some)
+    monkeypatch.setattr(quantize, "layers", lambda document: some)
     return spec, ap[0] - ap[1], some
 
 
@@ -454,18 +458,18 @@ def test_agreement_is_a_part_of_a_row():
 def test_rank_spreads_over_the_network(exported, monkeypatch):
     monkeypatch.setattr(sensitivity, "_PICTURES", 1)
     rows = sensitivity.rank(exported[17], "qint8_mixed_float32", Small(1), most=2)
-    names = qdq.layers(qdq.load(exported[17]))
+    names = quantize.layers(quantize.load(exported[17]))
     assert {row.layer for row in rows} == {names[0], names[-1]}
     with pytest.raises(UsageError, match="must be 1 or more, not 0"):
         sensitivity.rank(exported[17], "qint8_mixed_float32", Small(1), most=0)
 
 
 def test_ranges_of_some_pictures_are_those_of_a_calibration_with_them(exported):
-    document = qdq.load(exported[17])
-    pictures = qdq.extremes(document, Small(2).batches())
+    document = quantize.load(exported[17])
+    pictures = quantize.tensor_ranges(document, Small(2).batches())
     assert len(pictures) == 2
-    both, wanted = qdq.spanning(document, pictures), qdq.ranges(document, Small(2), INT8.precision)
-    one = qdq.spanning(document, pictures[:1])
+    both, wanted = quantize.union_ranges(document, pictures), quantize.ranges(document, Small(2), INT8.precision)
+    one = quantize.union_ranges(document, pictures[:1])
     assert set(both) == set(wanted)
     assert [both[name].range_value for name in both] == [wanted[name].range_value for name in both]
     assert any(one[name].range_value != both[name].range_value for name in both)
@@ -476,15 +480,15 @@ def test_a_step_is_that_of_onnx_runtime(low, high):
     from onnxruntime.quantization.quant_utils import compute_scale_zp
 
     zero, scale = compute_scale_zp(np.float32(low), np.float32(high), np.array(0), np.array(255))
-    assert qdq.step(low, high) == (pytest.approx(float(scale), rel=1e-6), int(zero))
+    assert quantize.step(low, high) == (pytest.approx(float(scale), rel=1e-6), int(zero))
 
 
 def test_steps_stand_for_zero_and_for_both_ends():
-    scale, zero = qdq.step(-1.0, 4.0)
+    scale, zero = quantize.step(-1.0, 4.0)
     assert scale * (zero - zero) == 0
     assert scale * (0 - zero) == pytest.approx(-1.0, abs=scale / 2)
     assert scale * (255 - zero) == pytest.approx(4.0, abs=scale / 2)
-    assert qdq.step(0.0, 1.0, bits=16)[0] == 1 / 65535
+    assert quantize.step(0.0, 1.0, bits=16)[0] == 1 / 65535
 
 
 def test_calibrating_with_few_pictures_and_with_many(exported, scored):
@@ -493,9 +497,11 @@ def test_calibrating_with_few_pictures_and_with_many(exported, scored):
     assert rows[-1].narrowest == 1
     assert all(0 <= row.narrowest < 1 for row in rows[:-1])
     assert rows[0] != rows[1], "other pictures"
-    document = qdq.load(exported[17])
-    rounded = qdq.quantise(document, BuildSpec(INT8.precision), qdq.ranges(document, Small(3), INT8.precision))
-    same = sensitivity.signal_to_noise(qdq.outputs(rounded, scored[:1]), qdq.outputs(document, scored[:1]))
+    document = quantize.load(exported[17])
+    rounded = quantize.quantise(
+        document, BuildSpec(INT8.precision), quantize.ranges(document, Small(3), INT8.precision)
+    )
+    same = sensitivity.signal_to_noise(quantize.outputs(rounded, scored[:1]), quantize.outputs(document, scored[:1]))
     assert (rows[-1].heatmaps_db, rows[-1].tags_db) == same, "as a build with all of them"
     with pytest.raises(UsageError, match="must be 1 or more"):
         sensitivity.by_count(exported[17], INT8.precision, Small(1), [0], scored[:1])

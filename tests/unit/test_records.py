@@ -12,9 +12,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from helpers import paths, records
+from helpers import paths
 from helpers.errors import DataError, UsageError
-from helpers.records import Latency, Record
+from helpers.measure import records
+from helpers.measure.records import Latency, Record
 
 SPEED = Record(
     "HRNet",

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import draw, paths, records, report, zoo
+from helpers import paths, zoo
 from helpers.cli import main
 from helpers.errors import DataError
-from helpers.records import Latency, Record
-from helpers.report import Source
+from helpers.measure import records
+from helpers.measure.records import Latency, Record
+from helpers.show import draw, report
+from helpers.show.report import Source
 
 MACHINE = {"cpu": "Some CPU", "cores": 2, "memory_gb": 8.0, "os": "Debian", "python": "3.11.7", "cpu_flags": ["avx2"]}
 SPEED = Record(

@@ -19,11 +19,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import cli, evaluate, paths, scale_out
+from helpers import cli, paths, scale_out
 from helpers.dataset import CocoDataset
-from helpers.decode import Poses
 from helpers.errors import DataError, UsageError
-from helpers.estimator import Outcome, PoseEstimator
+from helpers.measure import evaluate
+from helpers.pose.decode import Poses
+from helpers.pose.estimator import PoseEstimator, PoseResult
 from helpers.scale_out import Fleet, Setup
 from tests.scale.stub import POISON, StubSetup
 
@@ -32,13 +33,13 @@ has_ray = pytest.mark.skipif(
 )
 
 
-def outcome(name: str, seed: int, people: int = 2) -> Outcome:
+def outcome(name: str, seed: int, people: int = 2) -> PoseResult:
     points = np.random.default_rng(seed).normal(100, 50, (people, 17, 3)).astype(np.float32)
     poses = Poses(points, points[:, 0, 2], points[:, :1, 0])
-    return Outcome(name, poses, stage_ms={"load": 1.25, "infer": 0.1})
+    return PoseResult(name, poses, stage_ms={"load": 1.25, "infer": 0.1})
 
 
-def assert_same(found: list[Outcome], wanted: list[Outcome]) -> None:
+def assert_same(found: list[PoseResult], wanted: list[PoseResult]) -> None:
     assert [each.name for each in found] == [each.name for each in wanted]
     for mine, yours in zip(found, wanted):
         assert (mine.poses is None) == (yours.poses is None)
@@ -87,7 +88,7 @@ def test_cutting_is_lazy_and_loses_nothing():
 
 
 def test_a_shard_keeps_every_bit(tmp_path):
-    wanted = [outcome("a.jpg", 0), Outcome("b.jpg", error="b.jpg is no image."), outcome("c.jpg", 1, people=0)]
+    wanted = [outcome("a.jpg", 0), PoseResult("b.jpg", error="b.jpg is no image."), outcome("c.jpg", 1, people=0)]
     scale_out.write_shard(tmp_path / "0.jsonl", ["a.jpg", "b.jpg", "c.jpg"], wanted)
     found = scale_out.read_shard(tmp_path / "0.jsonl", ["a.jpg", "b.jpg", "c.jpg"])
     assert_same(found, wanted)
@@ -131,7 +132,7 @@ def test_a_damaged_shard_is_refused(tmp_path, harm):
 def test_shards_are_merged_as_they_are(tmp_path):
     """A name with "error" in it is no failure."""
     scale_out.write_shard(tmp_path / "0", ['x "error": .jpg'], [outcome('x "error": .jpg', 0)])
-    scale_out.write_shard(tmp_path / "1", ["b.jpg"], [Outcome("b.jpg", error="b.jpg is no image.")])
+    scale_out.write_shard(tmp_path / "1", ["b.jpg"], [PoseResult("b.jpg", error="b.jpg is no image.")])
     merged = io.BytesIO()
     assert scale_out.append_shard(merged, tmp_path / "0", 1) == []
     assert scale_out.append_shard(merged, tmp_path / "1", 1) == ["b.jpg is no image."]

@@ -693,7 +693,7 @@ def test_a_context_without_its_engine(tiny, unraisable):
 
 def test_the_card_can_normalise(tiny, running):
     from helpers.backends import BuildSpec, magicmind
-    from helpers.preprocess import to_input
+    from helpers.pose.preprocess import to_input
 
     config = magicmind.builder_config(BuildSpec(), magicmind.Options(uint8_input=True))
     eight_bit = built(tiny, **{key: config[key] for key in ("insert_bn_before_firstnode", "convert_input_layout")})

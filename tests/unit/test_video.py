@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from helpers import video
-from helpers.decode import Poses
 from helpers.errors import DataError
-from helpers.estimator import Outcome, PoseEstimator
+from helpers.pose import video
+from helpers.pose.decode import Poses
+from helpers.pose.estimator import PoseEstimator, PoseResult
 
 NOBODY = Poses(np.zeros((0, 17, 3), np.float32), np.zeros(0, np.float32), np.zeros((0, 2), np.float32))
 
@@ -51,7 +51,7 @@ class Stand:
     def stream(self, images, batch_size):
         ahead = []
         for index, image in enumerate(images):
-            ahead.append(Outcome(f"image {index}", NOBODY, stage_ms={"infer": 1.0}))
+            ahead.append(PoseResult(f"image {index}", NOBODY, stage_ms={"infer": 1.0}))
             self.shapes.append(image.shape)
             self.most_ahead = max(self.most_ahead, len(ahead))
             if len(ahead) == 3:

@@ -27,8 +27,10 @@ from typing import TYPE_CHECKING, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from helpers import paths, preprocess, zoo
+from helpers import artifacts, paths, zoo
 from helpers.errors import DataError, UsageError
+from helpers.keypoints import COCO17
+from helpers.pose import preprocess
 
 if TYPE_CHECKING:
     import torch
@@ -187,7 +189,7 @@ def with_separate_halves(module: torch.nn.Module) -> torch.nn.Module:
 
         def __init__(self, last: torch.nn.Conv2d) -> None:
             super().__init__()
-            self.heatmaps, self.tags = (_channels_of(last, k) for k in (slice(zoo.JOINTS), slice(zoo.JOINTS, None)))
+            self.heatmaps, self.tags = (_channels_of(last, k) for k in (slice(len(COCO17)), slice(len(COCO17), None)))
 
         def forward(self, features: torch.Tensor) -> torch.Tensor:
             """(N, C, h, w) -> (N, 34, h, w) float32."""
@@ -382,7 +384,7 @@ def weights_file(model: str, weights: str | os.PathLike[str]) -> Path | None:
                 f"The official weights of {model} are not at {path}; `python -m helpers fetch --model {model}`, or "
                 f"copy {network.checkpoint_url} there from elsewhere, or use demo or random weights."
             )
-        found = paths.sha256(path)
+        found = artifacts.sha256(path)
         if not found.startswith(network.sha256_prefix):
             raise DataError(
                 f"{path} is not the official checkpoint of {model}: its SHA-256 begins with {found[:8]}, "
@@ -403,7 +405,7 @@ def weights_sha256(model: str, weights: str | os.PathLike[str]) -> str:
         UsageError, DataError: as `weights_file`.
     """
     path = weights_file(model, weights)
-    return hashlib.sha256(_RANDOM_RECIPE.encode()).hexdigest() if path is None else paths.sha256(path)
+    return hashlib.sha256(_RANDOM_RECIPE.encode()).hexdigest() if path is None else artifacts.sha256(path)
 
 
 def save_npz(module_or_state: torch.nn.Module | Mapping[str, torch.Tensor], path: str | os.PathLike[str]) -> Path:
@@ -439,7 +441,7 @@ def save_npz(module_or_state: torch.nn.Module | Mapping[str, torch.Tensor], path
             arrays[key] = half
         if not np.isfinite(arrays[key]).all():
             raise DataError(f"{path} cannot be written: {key} holds values that float16 has no room for.")
-    with paths.atomic_write(path) as part:
+    with artifacts.atomic_write(path) as part:
         np.savez_compressed(part, **arrays)
     return path
 
@@ -514,7 +516,7 @@ def _randomise(module: torch.nn.Module) -> None:
             norm.momentum = momentum
         output = module.eval()(images)
         last = module.keypoint_head.final_layer
-        wanted = torch.tensor([_HEATMAP_STD] * zoo.JOINTS + [_TAG_STD] * zoo.JOINTS)
+        wanted = torch.tensor([_HEATMAP_STD] * len(COCO17) + [_TAG_STD] * len(COCO17))
         factor = wanted / output.std(dim=(0, 2, 3))
         last.weight.mul_(factor[:, None, None, None])
         last.bias.copy_(-output.mean(dim=(0, 2, 3)) * factor)

@@ -1,6 +1,6 @@
 """What a notebook does first: its parameters are checked, and from then on an error is told in one paragraph.
 
-    from helpers import notebook
+    from helpers.show import notebook
 
     notebook.start()   # in the first cell after the parameters
 
@@ -14,8 +14,7 @@ from __future__ import annotations
 import ast
 from typing import Any, Mapping, Sequence
 
-from helpers import zoo
-from helpers.errors import DataError, UsageError
+from helpers.errors import DataError, UsageError, did_you_mean
 
 _INJECTED = "# Parameters"  # how the cell begins that papermill puts after the parameters'
 
@@ -47,7 +46,7 @@ def check_parameters(names: Mapping[str, Any], cells: Sequence[str]) -> None:
     for source in cells:
         for name in _assigned(source) if source.startswith(_INJECTED) else ():
             if name not in kinds:
-                raise UsageError(f"There is no parameter {name!r}; {zoo.choices(name, kinds)}.")
+                raise UsageError(f"There is no parameter {name!r}; {did_you_mean(name, kinds)}.")
     for name, kind in kinds.items():
         value = names[name]
         if type(value) is not kind and not (kind is float and type(value) is int):

@@ -1,13 +1,13 @@
-"""The decoder of `helpers.decode` once more, as loops that numba compiles: same numbers to the last bit, quicker.
+"""The decoder of `decode` once more, as loops that numba compiles: same numbers to the last bit, quicker.
 
-`helpers.decode` says what is computed and why; this room is called by it where numba is installed, and imported only
+`decode` says what is computed and why; this room is called by it where numba is installed, and imported only
 then. Written in loops, a candidate costs what it is: no table of all of them, no enlarged patch that nobody asked
 for, and a search for a missing joint looks at a few tiles. One thread, and the GIL is free meanwhile.
 
 Compiled code is kept on disk (in `__pycache__`, or where `NUMBA_CACHE_DIR` says), so that only the first run on a
-machine waits for the compiler; `helpers.decode.warm_up` does that waiting in advance.
+machine waits for the compiler; `helpers.pose.decode.warm_up` does that waiting in advance.
 
-Frames and terms are those of `helpers.decode`: *samples* (h, w) of an output, *pixels* (4h, 4w) of the enlarged map.
+Frames and terms are those of `decode`: *samples* (h, w) of an output, *pixels* (4h, 4w) of the enlarged map.
 An output's border is repeated outwards here by clamping indices, not by a rim.
 """
 
@@ -865,7 +865,7 @@ def decode(
     adjust,
     refine,
 ):
-    """Decodes one image as `helpers.decode.decode_poses` does, in pixels of the network's input.
+    """Decodes one image as `helpers.pose.decode.decode_poses` does, in pixels of the network's input.
 
     Args:
         output: (34, h, w) float32, C-contiguous and finite.

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Callable, Iterator
 import cv2
 import numpy as np
 
+from helpers.artifacts import atomic_write
 from helpers.errors import DataError
-from helpers.paths import atomic_write
 
 if TYPE_CHECKING:
-    from helpers.decode import Poses
-    from helpers.estimator import Outcome, PoseEstimator
+    from helpers.pose.decode import Poses
+    from helpers.pose.estimator import PoseEstimator, PoseResult
 
 SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts"))
 _CODECS = ("vp09", "mp4v")  # browsers do not play the second, which every build of OpenCV writes
@@ -71,7 +71,7 @@ def annotate(
     estimator: PoseEstimator,
     paint: Callable[[np.ndarray, Poses], np.ndarray],
     batch_size: int = 1,
-    each: Callable[[int, float, Outcome], object] | None = None,
+    each: Callable[[int, float, PoseResult], object] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Annotated:
     """Finds the people in every frame and writes the painted video, complete or not at all.

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 
 import tests.parity.stand_ins  # noqa: F401  (before mmpose)
-from helpers import network, zoo
-from helpers.decode import FLIP_INDEX
+from helpers import zoo
+from helpers.export import network
+from helpers.keypoints import COCO17
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # mmcv 1.x and mmpose 0.x announce their successors
@@ -41,7 +42,7 @@ CONFIGS = Path(mmpose.__file__).parent / ".mim/configs/body/2d_kpt_sview_rgb_img
 
 
 def official_config(model: str) -> Config:
-    """mmpose's own configuration of a network in the zoo."""
+    """Mmpose's own configuration of a network in the zoo."""
     return Config.fromfile(str(CONFIGS / zoo.get(model).config))
 
 
@@ -55,7 +56,7 @@ class Found:
     Attributes:
         keypoints: (P, 17, 3) float32: x, y in pixels of the picture, joint score.
         scores: (P,) float32 person score.
-        stage_ms: milliseconds in each of `helpers.estimator.STAGES`.
+        stage_ms: milliseconds in each of `helpers.pose.estimator.STAGES`.
     """
 
     keypoints: np.ndarray
@@ -88,7 +89,7 @@ class MMPoseChain:
     def __call__(self, path: str | os.PathLike[str]) -> Found:
         """Finds the people on one picture, with the flip test."""
         clock = [time.perf_counter()]
-        sizes = {"image_size": np.array([zoo.INPUT_SIZE] * 2), "flip_index": list(FLIP_INDEX)}
+        sizes = {"image_size": np.array([zoo.INPUT_SIZE] * 2), "flip_index": list(COCO17.flip_index)}
         results = self._load({"image_file": str(path), "ann_info": sizes})
         clock.append(time.perf_counter())
         results = self._prepare(results)
@@ -115,7 +116,7 @@ def mmpose_decode(output, flipped, transform, **changes) -> tuple[np.ndarray, np
 
     Args:
         output, flipped: (34, h, w) float32 of an image and of its mirror image (None: no flip test).
-        transform: with `base_size`, `center` and `scale`, as `helpers.preprocess.ResizeTransform`.
+        transform: with `base_size`, `center` and `scale`, as `helpers.pose.preprocess.ResizeTransform`.
         **changes: of the official `test_cfg`.
 
     Returns:
@@ -130,7 +131,7 @@ def mmpose_decode(output, flipped, transform, **changes) -> tuple[np.ndarray, np
         outputs = [torch.from_numpy(np.ascontiguousarray(array))[None]]
         heat, tags = split_ae_outputs(outputs, 17, cfg["with_heatmaps"], cfg["with_ae"], [0])
         if array is flipped:
-            heat, tags = (flip_feature_maps(maps, flip_index=list(FLIP_INDEX)) for maps in (heat, tags))
+            heat, tags = (flip_feature_maps(maps, flip_index=list(COCO17.flip_index)) for maps in (heat, tags))
         aligned.append((heat, tags))
     (heat, tags), (flipped_heat, flipped_tags) = aligned
     where = {"project2image": True, "size_projected": transform.base_size, "align_corners": False}

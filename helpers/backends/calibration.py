@@ -17,11 +17,12 @@ from typing import Any, Iterator
 
 import numpy as np
 
-from helpers import paths, zoo
+from helpers import artifacts, paths
 from helpers.backends.base import STRIDE
 from helpers.dataset import CocoDataset
-from helpers.errors import UsageError
-from helpers.preprocess import list_images, read_image, resize_align, to_input
+from helpers.errors import UsageError, did_you_mean
+from helpers.images import list_images, read_image
+from helpers.pose.preprocess import resize_align, to_input
 
 DEFAULT_SPLIT = "calib2017"
 DEFAULT_COUNT = 32
@@ -75,7 +76,7 @@ class CalibrationSet:
             DataError: the folder or its pictures are missing.
         """
         if method not in METHODS:
-            raise UsageError(f"There is no calibration method {method!r}; {zoo.choices(method, METHODS)}.")
+            raise UsageError(f"There is no calibration method {method!r}; {did_you_mean(method, METHODS)}.")
         if not 50 < percentile <= 100:
             raise UsageError(f"The percentile must be above 50 and at most 100, not {percentile:g}.")
         if input_shape is not None and any(side % STRIDE or side < 1 for side in input_shape):
@@ -107,7 +108,7 @@ class CalibrationSet:
         Raises:
             DataError: a file cannot be read.
         """
-        return [paths.sha256(path) for path in self.files]
+        return [artifacts.sha256(path) for path in self.files]
 
     def refuse(self, scored: CocoDataset) -> None:
         """Makes sure that no picture is also scored, whatever its name.
@@ -119,7 +120,7 @@ class CalibrationSet:
             UsageError: some are.
         """
         sizes = {path.stat().st_size for path in self.files}
-        theirs = {paths.sha256(path) for _, path in scored if path.stat().st_size in sizes}
+        theirs = {artifacts.sha256(path) for _, path in scored if path.stat().st_size in sizes}
         shared = [path.name for path, digest in zip(self.files, self.hashes()) if digest in theirs]
         if shared:
             raise UsageError(

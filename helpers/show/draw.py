@@ -16,21 +16,22 @@ from typing import TYPE_CHECKING, Any, Callable, Collection, Iterable, Mapping, 
 import cv2
 import numpy as np
 
-from helpers.dataset import KEYPOINT_NAMES, SKELETON, People
-from helpers.decode import Maps, Poses, Steps, enlarge_heatmap, find_peaks, to_image
+from helpers.artifacts import atomic_write
+from helpers.dataset import GroundTruth
 from helpers.errors import UsageError
-from helpers.evaluate import match, shift
-from helpers.paths import atomic_write
+from helpers.keypoints import COCO17
+from helpers.measure.evaluate import compare_poses, match
+from helpers.pose.decode import Maps, Poses, Steps, enlarge_heatmap, find_peaks, to_image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from helpers.benchmark import Comparison, Cost, EndToEndTiming, NetworkTiming
-    from helpers.export import CheckRow
-    from helpers.preprocess import ResizeTransform
-    from helpers.records import Record
-    from helpers.sensitivity import CountRow, LayerRow
+    from helpers.backends.sensitivity import CountRow, LayerRow
+    from helpers.export.export import CheckRow
+    from helpers.measure.benchmark import Cost, EndToEndTiming, NetworkTiming, PairedTimings
+    from helpers.measure.records import Record
+    from helpers.pose.preprocess import ResizeTransform
     from helpers.zoo import Network
 
 # Okabe and Ito (2008), "Color Universal Design", RGB; yellow last, it is the weakest on light ground.
@@ -65,7 +66,7 @@ _STYLE = {
 
 def draw_poses(
     image: np.ndarray,
-    poses: Poses | People,
+    poses: Poses | GroundTruth,
     joint_threshold: float = JOINT_THRESHOLD,
     person_threshold: float = PERSON_THRESHOLD,
     colours: Sequence[str] = PERSON_COLOURS,
@@ -86,21 +87,21 @@ def draw_poses(
     out = np.ascontiguousarray(image).copy()
     size = min(image.shape[:2])
     thick = max(1, round(size / 170))
-    truth = isinstance(poses, People)
+    truth = isinstance(poses, GroundTruth)
     for k, points in enumerate(poses.keypoints):
         if not truth and poses.scores[k] < person_threshold:
             continue
         shown = np.isfinite(points).all(1) & (points[:, 2] > (0 if truth else joint_threshold))
         sure = points[:, 2] >= (2 if truth else SURE)
         colour = np.array(_bgr(colours[k % len(colours)]))
-        for a, b in SKELETON:
+        for a, b in COCO17.skeleton:
             if shown[a] and shown[b]:
-                tone = colour * (0.62 if "right" in KEYPOINT_NAMES[a] and "right" in KEYPOINT_NAMES[b] else 1)
+                tone = colour * (0.62 if "right" in COCO17.names[a] and "right" in COCO17.names[b] else 1)
                 width = thick if sure[a] and sure[b] else max(1, thick // 3)
                 _line(out, points[a], points[b], (20, 20, 20), width + 2)
                 _line(out, points[a], points[b], tone, width)
         for j in np.flatnonzero(shown):
-            tone = colour * (0.62 if "right" in KEYPOINT_NAMES[j] else 1)
+            tone = colour * (0.62 if "right" in COCO17.names[j] else 1)
             outer, inner = ((255, 255, 255), tone) if sure[j] else (tone, (255, 255, 255))
             _dot(out, points[j], outer, thick * 1.25 + 1)
             _dot(out, points[j], inner, thick * (1.25 if sure[j] else 0.8))
@@ -132,7 +133,7 @@ def _dot(image: np.ndarray, point: np.ndarray, colour: Sequence[float], radius: 
     cv2.circle(image, _fixed(point), round(radius * 16), [float(c) for c in colour], -1, cv2.LINE_AA, 4)
 
 
-def enlarged(image: np.ndarray, *groups: Poses | People) -> tuple[np.ndarray, list[Poses | People]]:
+def enlarged(image: np.ndarray, *groups: Poses | GroundTruth) -> tuple[np.ndarray, list[Poses | GroundTruth]]:
     """A small picture and the people in it, scaled up together, so that lines and dots painted on it are fine.
 
     Args:
@@ -148,8 +149,8 @@ def enlarged(image: np.ndarray, *groups: Poses | People) -> tuple[np.ndarray, li
     for group in groups:
         points = np.array(group.keypoints, np.float64)
         points[..., :2] = (points[..., :2] + 0.5) * scale - 0.5
-        if isinstance(group, People):
-            scaled.append(People(points, group.bbox * scale, group.area * scale**2))
+        if isinstance(group, GroundTruth):
+            scaled.append(GroundTruth(points, group.bbox * scale, group.area * scale**2))
         else:
             scaled.append(Poses(points, group.scores, group.tags))
     return big, scaled
@@ -217,7 +218,7 @@ def _heading(fig: Figure, title: str) -> None:
 def save(fig: Figure, path: str | Path, dpi: int = 110) -> Path:
     """Writes a figure as PNG, complete or not at all, and returns the path.
 
-    The PNG's own `Title` and `Description` say what is drawn and how to read it: `helpers.report` puts them under it.
+    The PNG's own `Title` and `Description` say what is drawn and how to read it: `report` puts them under it.
     """
     described = {"Title": _title(fig), "Description": fig.get_label()}
     with atomic_write(path) as unfinished:
@@ -286,7 +287,7 @@ def poses_figure(images: Sequence[np.ndarray], found: Sequence[Poses], columns: 
 
 
 @_styled
-def truth_figure(image: np.ndarray, poses: Poses, people: People, title: str = "") -> Figure:
+def truth_figure(image: np.ndarray, poses: Poses, people: GroundTruth, title: str = "") -> Figure:
     """The annotation beside the prediction; a pair has one colour, and its OKS stands at the person.
 
     Args:
@@ -329,7 +330,7 @@ def precision_figure(image: np.ndarray, found: Mapping[str, Poses], title: str =
     columns, worst = len(labels), []
     fig, axes = _figure(5.2 * columns, 5.2 * image.shape[0] / image.shape[1] + 1.3, 1, columns)
     for ax, (label, poses) in zip(axes[0], found.items()):
-        moved = shift(reference, poses)
+        moved = compare_poses(reference, poses)
         if len(reference) and label != labels[0]:
             worst.append(f"{moved.oks.min():.3f} in {label}")
         colours = ["#9AA3AB"] * len(poses)
@@ -380,7 +381,7 @@ def worst_figure(
     fig, axes = _figure(4.4 * len(images), 2 * (4.4 / _GALLERY_ASPECT + 0.3) + 0.5, 2, len(images))
     means = []
     for column, image, kept, moved in zip(axes.T, images, map(confident, reference), map(confident, other)):
-        found = shift(kept, moved)
+        found = compare_poses(kept, moved)
         means.append(float(found.oks.mean()) if len(kept) else 1.0)
         colours = ["#9AA3AB"] * len(moved)
         for person, partner in enumerate(found.partner):
@@ -473,9 +474,9 @@ def heatmap_figure(
 
     Args:
         image: (H, W, 3) uint8 BGR.
-        maps: the network's aligned outputs (`helpers.decode.align_maps`).
+        maps: the network's aligned outputs (`helpers.pose.decode.align_maps`).
         transform: from `resize_align`.
-        joints: names from `KEYPOINT_NAMES`.
+        joints: names from `COCO17.names`.
         title: what to see; by default how many hills each map has.
     """
     columns = len(joints) + 1
@@ -483,7 +484,7 @@ def heatmap_figure(
     _show(axes[0, 0], image, "input")
     peaks, hills = find_peaks(maps), []
     for ax, joint in zip(axes[0, 1:], joints):
-        index = KEYPOINT_NAMES.index(joint)
+        index = COCO17.names.index(joint)
         heat, name = to_picture(maps.heatmaps[index], transform), joint.replace("_", " ")
         _show(ax, _faded(image), name)
         ax.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=np.clip(heat * 2.2, 0, 0.92))
@@ -534,7 +535,7 @@ def _tag_scatter(ax: Axes, poses: Poses, maps: Maps, transform: ResizeTransform)
         joints, tags = _joint_tags(poses.keypoints[k], maps, transform)
         ax.axhline(poses.tags[k, 0], color=colour, lw=1, alpha=0.5, zorder=1)
         ax.scatter(joints, tags, s=42, color=colour, edgecolor=INK, linewidth=0.5, zorder=2)
-    names = [name.replace("left_", "L ").replace("right_", "R ") for name in KEYPOINT_NAMES]
+    names = [name.replace("left_", "L ").replace("right_", "R ") for name in COCO17.names]
     ax.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
     ax.set_xlim(-0.7, len(names) - 0.3)
     ax.set_ylabel("tag")
@@ -623,7 +624,7 @@ def _show_people(ax: Axes, image: np.ndarray, steps: Steps, people: np.ndarray, 
     likely = steps.poses.scores >= PERSON_THRESHOLD
     colours = np.full(len(points), QUIET, object)
     colours[likely] = _per_person(int(likely.sum()))
-    bones = np.array(SKELETON)
+    bones = np.array(COCO17.skeleton)
     for chosen, width, dot in ((~likely, 0.7, 2), (likely, 2.2, 18)):
         person, bone = np.nonzero((points[chosen][:, bones, 2] > 0).all(axis=2))
         ends = points[chosen][person[:, None], bones[bone], :2]
@@ -652,7 +653,7 @@ def _show_adjusted(ax: Axes, steps: Steps, reach: int = 3) -> None:
     ax.plot([x + 0.5, end[0]], [y + 0.5, end[1]], color=ACCENT, lw=2)
     ax.plot(x + 0.5, y + 0.5, "o", color="white", mec=INK, ms=7)
     ax.plot(*end, "o", color=ACCENT, mec="white", ms=9)
-    name = KEYPOINT_NAMES[joint].replace("_", " ")
+    name = COCO17.names[joint].replace("_", " ")
     ax.text(
         0.5, -0.02, f"{name}: towards the hotter neighbours", ha="center", va="top", transform=ax.transAxes, fontsize=10
     )
@@ -674,7 +675,7 @@ def check_figure(rows: Sequence[CheckRow], tolerance: float, title: str = "") ->
     """The worst difference between PyTorch and ONNX per shape and batch, against what is allowed.
 
     Args:
-        rows: `helpers.export.CheckRow`s.
+        rows: `helpers.export.export.CheckRow`s.
         tolerance: allowed share of the output's range.
         title: what to see.
     """
@@ -702,7 +703,7 @@ def agreement_figure(reference: np.ndarray, output: np.ndarray, title: str = "")
         title: what to see.
     """
     fig, axes = _figure(9, 4.4, 1, 2)
-    joints = len(KEYPOINT_NAMES)
+    joints = len(COCO17.names)
     for ax, name, half in zip(axes[0], ("heatmaps", "tags"), (slice(joints), slice(joints, None))):
         wanted, found = reference[half].ravel(), output[half].ravel()
         low, high = min(wanted.min(), found.min()), max(wanted.max(), found.max())
@@ -722,7 +723,7 @@ def histogram_figure(found: Mapping[str, tuple[np.ndarray, np.ndarray, float, fl
     """What layers give, and the range that the 256 steps of 8 bits are spread over.
 
     Args:
-        found: layer -> (counts, edges, low, high), from `helpers.backends.qdq.histograms`.
+        found: layer -> (counts, edges, low, high), from `helpers.backends.quantize.histograms`.
         title: what to see; by default how much the steps of layers differ.
     """
     fig, axes = _figure(3.3 * len(found), 3.4, 1, len(found))
@@ -745,7 +746,7 @@ def sensitivity_figure(rows: Sequence[LayerRow], most: int = 15, title: str = ""
     """The layers that suffer most from being rounded, one at a time.
 
     Args:
-        rows: from `helpers.sensitivity.rank`, the worst first.
+        rows: from `helpers.backends.sensitivity.rank`, the worst first.
         most: so many are shown.
         title: what to see.
     """
@@ -770,7 +771,7 @@ def count_figure(rows: Sequence[CountRow], title: str = "") -> Figure:
     """What calibrating with few and with many pictures gives: a dot per draw, so that luck shows.
 
     Args:
-        rows: from `helpers.sensitivity.by_count`.
+        rows: from `helpers.backends.sensitivity.by_count`.
         title: what to see; by default how far the heatmaps of the smallest and of the largest count scatter.
     """
     counts = list(dict.fromkeys(row.count for row in rows))
@@ -871,7 +872,7 @@ def stage_figure(timings: Mapping[str, EndToEndTiming], noise: Collection[str] =
 
 
 @_styled
-def decode_time_figure(times: Mapping[int, Comparison], title: str = "") -> Figure:
+def decode_time_figure(times: Mapping[int, PairedTimings], title: str = "") -> Figure:
     """How long decoding takes, the more people the longer, on a logarithmic axis.
 
     Args:

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Callable, Sequence
 
 import numpy as np
 
-from helpers import backends, evaluate, zoo
-from helpers.backends import qdq
+from helpers import backends
+from helpers.backends import quantize
 from helpers.errors import UsageError
-from helpers.estimator import PoseEstimator
+from helpers.keypoints import COCO17
+from helpers.measure import evaluate
+from helpers.pose.estimator import PoseEstimator
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from onnxruntime.quantization.calibrate import TensorsData
 
     from helpers.backends import BuildSpec
-    from helpers.calibration import CalibrationSet
+    from helpers.backends.calibration import CalibrationSet
     from helpers.dataset import CocoDataset
 
 _PICTURES = 3  # that outputs are compared on
@@ -82,7 +84,7 @@ def signal_to_noise(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -
         Decibels: 20 more is an error a tenth as large. Infinite if there is none.
     """
     ratios = []
-    for half in (slice(zoo.JOINTS), slice(zoo.JOINTS, None)):
+    for half in (slice(len(COCO17)), slice(len(COCO17), None)):
         signal = sum(float(np.square(b[:, half], dtype=np.float64).sum()) for b in wanted)
         noise = sum(float(np.square(a[:, half] - b[:, half], dtype=np.float64).sum()) for a, b in zip(found, wanted))
         ratios.append(10 * float(np.log10(signal / noise)) if noise else float("inf"))
@@ -119,23 +121,23 @@ def rank(
         A row per convolution, the worst first.
 
     Raises:
-        UsageError: `most` is below 1; or as `qdq.write`.
-        DataError: as `qdq.write`.
+        UsageError: `most` is below 1; or as `quantize.write`.
+        DataError: as `quantize.write`.
     """
     if most is not None and most < 1:
         raise UsageError(f"The number of layers to rank must be 1 or more, not {most}.")
-    document = qdq.load(onnx_path)
-    found = qdq.ranges(document, calibration, precision)
+    document = quantize.load(onnx_path)
+    found = quantize.ranges(document, calibration, precision)
     pictures = [batch for batch, _ in zip(calibration.batches(), range(_PICTURES))]
-    wanted = qdq.outputs(document, pictures)
+    wanted = quantize.outputs(document, pictures)
     spec = backends.BuildSpec(precision, float_layers=())
-    names = qdq.layers(document)
+    names = quantize.layers(document)
     if most is not None and most < len(names):
         names = [names[k] for k in np.linspace(0, len(names) - 1, most).round().astype(int)]
     rows = []
     for done, name in enumerate(names, 1):
-        rounded = qdq.quantise(document, spec, found, only=[name])
-        rows.append(LayerRow(name, *signal_to_noise(qdq.outputs(rounded, pictures), wanted)))
+        rounded = quantize.quantise(document, spec, found, only=[name])
+        rows.append(LayerRow(name, *signal_to_noise(quantize.outputs(rounded, pictures), wanted)))
         if progress is not None:
             progress(done, len(names))
     return sorted(rows, key=lambda row: row.worst_db)
@@ -163,7 +165,7 @@ def leave_one_out(
         DataError: as a build.
     """
     backend = backends.get("onnxruntime")
-    left = qdq.in_float(qdq.load(onnx_path), spec)
+    left = quantize.in_float(quantize.load(onnx_path), spec)
     without = _ap(backend.build(onnx_path, dataclasses.replace(spec, float_layers=tuple(left)), calibration), dataset)
     gains = {}
     for name in layers:
@@ -202,10 +204,10 @@ def by_count(
     """
     if min([*counts, draws]) < 1:
         raise UsageError(f"Pictures to calibrate with, and draws, must be 1 or more, not {list(counts)} and {draws}.")
-    document = qdq.load(onnx_path)
-    pictures = qdq.extremes(document, calibration.batches())
-    most = _widths(qdq.spanning(document, pictures))
-    wanted = qdq.outputs(document, scored)
+    document = quantize.load(onnx_path)
+    pictures = quantize.tensor_ranges(document, calibration.batches())
+    most = _widths(quantize.union_ranges(document, pictures))
+    wanted = quantize.outputs(document, scored)
     spec = backends.BuildSpec(precision)
     random.Random(0).shuffle(pictures)
     draws = min(draws, len(pictures))
@@ -213,10 +215,10 @@ def by_count(
     for count in dict.fromkeys(min(count, len(pictures)) for count in counts):
         for draw in range(draws if count < len(pictures) else 1):
             start = draw * len(pictures) // draws  # far from the other draws' pictures, and so never the same ones
-            found = qdq.spanning(document, (pictures[start:] + pictures[:start])[:count])
-            rounded = qdq.quantise(document, spec, found)
+            found = quantize.union_ranges(document, (pictures[start:] + pictures[:start])[:count])
+            rounded = quantize.quantise(document, spec, found)
             narrowest = min(width / most[name] for name, width in _widths(found).items() if most[name])
-            rows.append(CountRow(count, narrowest, *signal_to_noise(qdq.outputs(rounded, scored), wanted)))
+            rows.append(CountRow(count, narrowest, *signal_to_noise(quantize.outputs(rounded, scored), wanted)))
     return rows
 
 
@@ -254,8 +256,8 @@ def within(
         raise UsageError(f"The drop of AP that is allowed must be 0 or more, not {max_drop:g}.")
     backend = backends.get("onnxruntime")
     goal = _ap(backend.build(onnx_path, backends.BuildSpec()), dataset) - max_drop
-    document = qdq.load(onnx_path)
-    left = qdq.in_float(document, spec)
+    document = quantize.load(onnx_path)
+    left = quantize.in_float(document, spec)
     worst: list[str] | None = None
     while True:
         spec = dataclasses.replace(spec, float_layers=tuple(left))

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Sequence
 
-from helpers import paths
+from helpers import artifacts, paths
 from helpers.errors import DataError
-from helpers.records import Latency
+from helpers.measure.records import Latency
 
 # Whole numbers, decimals, and what C++ streams make of large or small ones: 1.2e+06.
 _NUMBER = r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
@@ -171,7 +171,7 @@ def _batch_flag(tool: Path) -> str:
 
 def _run(command: Sequence[str], log: Path) -> int | None:
     """Runs a command with all that it prints in a file, after the command itself; its exit status, None if too slow."""
-    with paths.atomic_write(log) as part, part.open("wb") as file:
+    with artifacts.atomic_write(log) as part, part.open("wb") as file:
         file.write((" ".join(command) + "\n").encode("utf-8"))
         file.flush()
         try:

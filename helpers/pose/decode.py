@@ -18,7 +18,7 @@ very rounding of the enlarged map. Three frames occur: *samples* (h, w) of the n
 (4h, 4w) of the enlarged map, which are those of the network's input; and the original image.
 
 The steps above are NumPy, one after the other, to be read and looked into. `decode_poses` itself takes the same
-steps compiled (`helpers.decode_numba`) where numba is installed and after `warm_up`: some 15 times quicker, equal to
+steps compiled (`decode_numba`) where numba is installed and after `warm_up`: some 15 times quicker, equal to
 the last bit.
 
 Source of the method: Newell, Huang, Deng, "Associative Embedding" (2017); what is reproduced step by step:
@@ -35,19 +35,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from helpers.errors import DataError, UsageError
+from helpers.keypoints import COCO17
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from helpers.preprocess import ResizeTransform
+    from helpers.pose.preprocess import ResizeTransform
 
-FLIP_INDEX = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)
+FLIP_INDEX = COCO17.flip_index
 """Channel that shows joint k (COCO order) in a mirror image: left and right change places."""
 
-GROUPING_ORDER = (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)
+GROUPING_ORDER = COCO17.grouping_order
 """Head, shoulders, hips, then the limbs: people are founded on the joints that are easiest to find."""
 
-NUM_JOINTS = 17
+NUM_JOINTS = len(COCO17)
 UPSCALE = 4  # the network's output is a quarter of its input, and MMPose decodes at the size of the input
 NMS_SIZE = 5  # a peak is the greatest pixel of its 5x5 neighbourhood
 _NMS_REACH = NMS_SIZE // 2
@@ -278,7 +279,7 @@ _WORK = threading.local()  # arrays that a thread uses again for the next image 
 def _numba_room() -> ModuleType | None:
     """The compiled steps, or None if numba is not installed or does not go with this NumPy."""
     try:
-        from helpers import decode_numba
+        from helpers.pose import decode_numba
     except ImportError:
         return None
     return decode_numba

@@ -23,7 +23,7 @@ from typing import Any, Mapping, Sequence
 
 import numpy as np
 
-from helpers import paths
+from helpers import artifacts, paths
 from helpers.errors import DataError, UsageError
 
 _PACKAGES = (
@@ -217,7 +217,7 @@ def save(record: Record, folder: str | os.PathLike[str] | None = None) -> Path:
     """
     path = _folder(folder) / f"{record.name}.json"
     text = record.to_json()
-    with paths.atomic_write(path) as part:
+    with artifacts.atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")
     return path
 

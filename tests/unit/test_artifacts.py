@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from helpers import paths
+from helpers import artifacts, paths
 from helpers.errors import DataError, UsageError
 
 
@@ -53,13 +53,13 @@ def test_weights_tag(tmp_path):
 
 def test_atomic_write_replaces_only_on_success(tmp_path):
     path = tmp_path / "new" / "folder" / "a.npz"
-    with paths.atomic_write(path) as part:
+    with artifacts.atomic_write(path) as part:
         assert part.parent == path.parent
         assert part.suffix == ".npz"
         assert not path.exists()
         part.write_text("first")
     for error in (ValueError, KeyboardInterrupt):
-        with pytest.raises(error), paths.atomic_write(path) as part:
+        with pytest.raises(error), artifacts.atomic_write(path) as part:
             part.write_text("half")
             raise error
     assert path.read_text() == "first"
@@ -68,12 +68,14 @@ def test_atomic_write_replaces_only_on_success(tmp_path):
 
 def test_atomic_write_says_where_it_cannot(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"file/a\.txt cannot be written"), paths.atomic_write(
+    with pytest.raises(DataError, match=r"file/a\.txt cannot be written"), artifacts.atomic_write(
         tmp_path / "file" / "a.txt"
     ):
         pass
     (tmp_path / "folder").mkdir()
-    with pytest.raises(DataError, match="folder cannot be written"), paths.atomic_write(tmp_path / "folder") as part:
+    with pytest.raises(DataError, match="folder cannot be written"), artifacts.atomic_write(
+        tmp_path / "folder"
+    ) as part:
         part.write_text("a file cannot replace a folder")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
 
@@ -81,22 +83,22 @@ def test_atomic_write_says_where_it_cannot(tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_atomic_write_without_permission(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(DataError, match="Permission denied"), paths.atomic_write(tmp_path / "a"):
+    with pytest.raises(DataError, match="Permission denied"), artifacts.atomic_write(tmp_path / "a"):
         pass
 
 
 def test_sidecar_vouches_for_content_and_bytes(tmp_path):
     path = tmp_path / "made"
     path.write_bytes(b"content")
-    paths.write_sidecar(path, shape=(1, 2), precision="x", build_s=1.5)
-    assert paths.read_sidecar(path)["bytes"] == 7
-    assert paths.is_current(path, {"shape": (1, 2), "precision": "x"})
-    assert not paths.is_current(path, {"shape": (1, 3), "precision": "x"})
-    assert not paths.is_current(path, {"unknown": None, "other": 1})
+    artifacts.write_sidecar(path, shape=(1, 2), precision="x", build_s=1.5)
+    assert artifacts.read_sidecar(path)["bytes"] == 7
+    assert artifacts.is_current(path, {"shape": (1, 2), "precision": "x"})
+    assert not artifacts.is_current(path, {"shape": (1, 3), "precision": "x"})
+    assert not artifacts.is_current(path, {"unknown": None, "other": 1})
     path.write_bytes(b"Content")
-    assert not paths.is_current(path, {"shape": (1, 2)})
+    assert not artifacts.is_current(path, {"shape": (1, 2)})
     path.unlink()
-    assert not paths.is_current(path, {"shape": (1, 2)})
+    assert not artifacts.is_current(path, {"shape": (1, 2)})
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[1]", '{"sha256"', "\udcff"])
@@ -105,15 +107,15 @@ def test_damaged_sidecar(tmp_path, text):
     path.write_bytes(b"content")
     if text is not None:
         (tmp_path / "made.json").write_bytes(text.encode("utf-8", "surrogateescape"))
-    assert not paths.is_current(path, {})
+    assert not artifacts.is_current(path, {})
     with pytest.raises(DataError, match=r"made\.json"):
-        paths.read_sidecar(path)
+        artifacts.read_sidecar(path)
 
 
 def test_sidecar_is_json_for_everybody(tmp_path):
     path = tmp_path / "made"
     path.write_bytes(b"content")
-    paths.write_sidecar(path, a=1)
+    artifacts.write_sidecar(path, a=1)
     document = json.loads((tmp_path / "made.json").read_text())
     assert document == {"a": 1, "sha256": hashlib.sha256(b"content").hexdigest(), "bytes": 7}
 
@@ -121,9 +123,9 @@ def test_sidecar_is_json_for_everybody(tmp_path):
 def test_a_readable_sidecar_has_no_none_and_no_endless_cells(tmp_path):
     path = tmp_path / "made"
     path.write_bytes(b"content")
-    paths.write_sidecar(path, precision="x", calibration=None, images=["0" * 64] * 32)
+    artifacts.write_sidecar(path, precision="x", calibration=None, images=["0" * 64] * 32)
     shown = paths.readable_sidecar(path)
-    assert list(shown) == list(paths.read_sidecar(path))
+    assert list(shown) == list(artifacts.read_sidecar(path))
     assert (shown["precision"], shown["calibration"], shown["bytes"]) == ("x", "none needed", "7")
     assert shown["images"].startswith("['000")
     assert shown["images"].endswith(" ...")

@@ -25,14 +25,15 @@ from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 import numpy as np
 
-from helpers import paths, records
-from helpers.dataset import KEYPOINT_NAMES
-from helpers.decode import Poses
+from helpers import artifacts
 from helpers.errors import DataError
+from helpers.keypoints import COCO17
+from helpers.measure import records
+from helpers.pose.decode import Poses
 
 if TYPE_CHECKING:
     from helpers.dataset import CocoDataset
-    from helpers.estimator import Outcome, PoseEstimator
+    from helpers.pose.estimator import PoseEstimator, PoseResult
 
 _FORMAT = 1  # to be counted up when poses change in a way that nothing else in the first line shows
 _FINISHED = "finished"
@@ -60,7 +61,7 @@ def decisive(
     Raises:
         DataError: the model or the annotations cannot be read.
     """
-    engine = paths.read_sidecar(built)
+    engine = artifacts.read_sidecar(built)
     return {
         "format": _FORMAT,
         **{key: engine[key] for key in ("model", "weights", "backend", "precision")},
@@ -69,7 +70,7 @@ def decisive(
         "input_size": estimator.input_size,
         "decoding": dataclasses.asdict(estimator.config),
         "batch_size": batch_size,
-        "annotations": paths.sha256(dataset.annotation_file),
+        "annotations": artifacts.sha256(dataset.annotation_file),
         "images": list(image_ids),
         "cpu": records.machine().get("cpu"),
         "versions": records.versions(),
@@ -89,7 +90,7 @@ class Result:
     stage_ms: dict[str, float]
 
 
-def to_line(outcome: Outcome) -> dict[str, Any]:
+def to_line(outcome: PoseResult) -> dict[str, Any]:
     """What was found in an image as JSON types, which keep the exact value of every float32."""
     poses = outcome.poses
     return {
@@ -109,7 +110,7 @@ def from_line(line: Mapping[str, Any]) -> Result:
     """
     people = len(line["scores"])
     poses = Poses(
-        keypoints=np.array(line["keypoints"], np.float32).reshape(people, len(KEYPOINT_NAMES), 3),
+        keypoints=np.array(line["keypoints"], np.float32).reshape(people, len(COCO17.names), 3),
         scores=np.array(line["scores"], np.float32),
         tags=np.array(line["tags"], np.float32).reshape(people, line["tag_count"]),
     )
@@ -155,7 +156,7 @@ class Journal:
             self._read(first)
         if not self._found or (self.finished and not resume):
             self._found, self.finished = {}, False
-            with paths.atomic_write(self.path) as part:
+            with artifacts.atomic_write(self.path) as part:
                 part.write_text(first + "\n", encoding="utf-8")
 
     def results(self, dataset: CocoDataset) -> dict[int, Result]:
@@ -169,7 +170,7 @@ class Journal:
         """
         return {k: result for k, (digest, result) in self._found.items() if digest == _digest(dataset.path(k))}
 
-    def add(self, image_id: int, image: Path, outcome: Outcome) -> None:
+    def add(self, image_id: int, image: Path, outcome: PoseResult) -> None:
         """Keeps what was found in an image: from here on, a killed process does not lose it.
 
         Raises:
@@ -219,6 +220,6 @@ class Journal:
 def _digest(image: Path) -> str:
     """The hash of an image's file; of one that cannot be read there is none, and running it will say why."""
     try:
-        return paths.sha256(image)
+        return artifacts.sha256(image)
     except DataError:
         return ""

@@ -25,18 +25,19 @@ from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 import numpy as np
 
-from helpers.dataset import OKS_SIGMAS, CocoDataset, People
+from helpers.artifacts import atomic_write
+from helpers.dataset import CocoDataset, GroundTruth
 from helpers.errors import DataError, UsageError
-from helpers.journal import Result
-from helpers.paths import atomic_write
+from helpers.keypoints import COCO17
+from helpers.measure.journal import Result
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    from helpers.decode import Poses
-    from helpers.estimator import PoseEstimator
-    from helpers.journal import Journal
+    from helpers.measure.journal import Journal
+    from helpers.pose.decode import Poses
+    from helpers.pose.estimator import PoseEstimator
 
 STAT_NAMES = ("AP", "AP .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)")
 
@@ -72,7 +73,7 @@ class CocoStats:
 
 
 @dataclass(frozen=True)
-class Run:
+class Evaluation:
     """A model run over images of a dataset, and its score.
 
     Attributes:
@@ -107,7 +108,7 @@ def run(
     batch_size: int = 1,
     progress: Callable[[int, int], None] | None = None,
     journal: Journal | None = None,
-) -> Run:
+) -> Evaluation:
     """Finds the people in images of a dataset and scores them.
 
     Args:
@@ -152,7 +153,7 @@ def run(
     times = [result.stage_ms for result in found.values()]
     stage_ms = {stage: float(np.mean([t[stage] for t in times])) for stage in (times[0] if times else ())}
     poses = {image_id: result.poses for image_id, result in found.items()}
-    return Run(list(image_ids), poses, failures, stage_ms, evaluate(poses, dataset, image_ids), taken_up)
+    return Evaluation(list(image_ids), poses, failures, stage_ms, evaluate(poses, dataset, image_ids), taken_up)
 
 
 def evaluate(poses_by_image_id: Mapping[int, Poses], dataset: CocoDataset, image_ids: Sequence[int]) -> CocoStats:
@@ -310,7 +311,7 @@ def oks(predicted: np.ndarray, truth: np.ndarray, area: np.ndarray | float) -> n
     """
     predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
     squared = ((predicted[..., :2] - truth[..., :2]) ** 2).sum(axis=-1)
-    spread = 2 * (2 * OKS_SIGMAS) ** 2 * (np.asarray(area, np.float64)[..., None] + np.spacing(1))
+    spread = 2 * (2 * COCO17.sigmas) ** 2 * (np.asarray(area, np.float64)[..., None] + np.spacing(1))
     labelled = truth[..., 2] > 0
     with np.errstate(invalid="ignore"):  # 0 / 0 where nothing is labelled
         return (np.exp(-squared / spread) * labelled).sum(axis=-1) / labelled.sum(axis=-1)
@@ -329,7 +330,7 @@ class Matches:
     oks: np.ndarray
 
 
-def match(poses: Poses, people: People, threshold: float = 0.5) -> Matches:
+def match(poses: Poses, people: GroundTruth, threshold: float = 0.5) -> Matches:
     """Gives each pose, best score first, the annotated person it fits best among those still free.
 
     The greedy rule by which COCO counts hits at one OKS threshold (`COCOeval.evaluateImg`).
@@ -355,7 +356,7 @@ def match(poses: Poses, people: People, threshold: float = 0.5) -> Matches:
 
 
 @dataclass(frozen=True)
-class Shift:
+class PoseChanges:
     """How far poses moved from those of a reference, person by person of the reference.
 
     Attributes:
@@ -369,7 +370,7 @@ class Shift:
     pixels: np.ndarray
 
 
-def shift(reference: Poses, other: Poses, joint_threshold: float = 0.1) -> Shift:
+def compare_poses(reference: Poses, other: Poses, joint_threshold: float = 0.1) -> PoseChanges:
     """Compares two decodings of one image, say in float32 and in int8, with no annotation needed.
 
     Args:
@@ -382,7 +383,7 @@ def shift(reference: Poses, other: Poses, joint_threshold: float = 0.1) -> Shift
     area = np.array(
         [np.prod(np.ptp(points[seen, :2], axis=0)) if seen.any() else 0 for points, seen in zip(keypoints, sure)]
     )
-    people = People(keypoints, np.zeros((len(area), 4)), area)
+    people = GroundTruth(keypoints, np.zeros((len(area), 4)), area)
     found = match(other, people)
     partner = np.full(len(reference), -1)
     partner[found.truth[found.truth >= 0]] = np.flatnonzero(found.truth >= 0)
@@ -391,10 +392,10 @@ def shift(reference: Poses, other: Poses, joint_threshold: float = 0.1) -> Shift
         similarity[person] = found.oks[partner[person]]
         away = other.keypoints[partner[person], :, :2] - reference.keypoints[person, :, :2]
         pixels[person] = np.linalg.norm(away[sure[person]], axis=1).mean()
-    return Shift(partner, similarity, pixels)
+    return PoseChanges(partner, similarity, pixels)
 
 
-def by_shift(reference: Sequence[Poses], other: Sequence[Poses], person_threshold: float = 0.2) -> list[int]:
+def rank_by_change(reference: Sequence[Poses], other: Sequence[Poses], person_threshold: float = 0.2) -> list[int]:
     """Images in the order of how far poses strayed from a reference: least mean OKS over people first, the lost at 0.
 
     Args:
@@ -408,7 +409,7 @@ def by_shift(reference: Sequence[Poses], other: Sequence[Poses], person_threshol
     kept = []
     for mine, yours in zip(reference, other):
         sure = mine.scores >= person_threshold
-        kept.append(float(shift(mine, yours).oks[sure].mean()) if sure.any() else 1.0)
+        kept.append(float(compare_poses(mine, yours).oks[sure].mean()) if sure.any() else 1.0)
     return [int(index) for index in np.argsort(kept, kind="stable")]
 
 

@@ -29,8 +29,11 @@ from typing import TYPE_CHECKING, Iterator, Sequence
 
 import numpy as np
 
-from helpers import network, paths, preprocess, zoo
-from helpers.errors import DataError, UsageError, first_line
+from helpers import artifacts, paths, zoo
+from helpers.errors import DataError, UsageError, did_you_mean, first_line
+from helpers.export import network
+from helpers.keypoints import COCO17
+from helpers.pose import preprocess
 
 if TYPE_CHECKING:
     import onnx
@@ -46,7 +49,7 @@ TOLERANCE = 1e-3  # largest absolute error, as a share of the output's range
 
 _FORMAT = 3  # to be counted up when the exported graph changes for the same network
 _INPUT_DIMS = {"float32": ["batch", 3, "height", "width"], "uint8": ["batch", "height", "width", 3]}
-_OUTPUT_DIMS = ["batch", 2 * zoo.JOINTS, "output_height", "output_width"]  # a quarter: not the input's symbols
+_OUTPUT_DIMS = ["batch", 2 * len(COCO17), "output_height", "output_width"]  # a quarter: not the input's symbols
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ def export(
     if opset not in OPSETS:
         raise UsageError(f"Opset {opset} is not supported; use 11 (for MagicMind) or 17 (for the others).")
     if input_type not in zoo.INPUT_TYPES:
-        raise UsageError(f"There is no input type {input_type!r}; {zoo.choices(input_type, zoo.INPUT_TYPES)}.")
+        raise UsageError(f"There is no input type {input_type!r}; {did_you_mean(input_type, zoo.INPUT_TYPES)}.")
     tag = paths.weights_tag(weights)
     path = paths.onnx_file(model, tag, opset, input_type) if out is None else Path(out)
     if path.suffix != ".onnx":
@@ -165,17 +168,17 @@ def export(
     }
     source = network.weights_file(model, weights)
     weights_file = None if source is None else str(source.resolve())
-    if not force and paths.is_current(path, decides) and _covers(path, shapes, batches):
+    if not force and artifacts.is_current(path, decides) and _covers(path, shapes, batches):
         _follow(path, weights_file)
         return path
 
     start = time.perf_counter()
     module = network.load(model, weights)
-    with paths.atomic_write(path) as part:
+    with artifacts.atomic_write(path) as part:
         _write(module, part, opset, input_type)
         _check_graph(part, opset, path.name, input_type)
         rows = _verify(part, module, shapes, batches, TOLERANCE, path.name)
-    paths.write_sidecar(
+    artifacts.write_sidecar(
         path,
         **decides,
         weights_file=weights_file,
@@ -195,10 +198,10 @@ def read_checks(path: str | os.PathLike[str]) -> list[CheckRow]:
     try:
         return [
             CheckRow(**{**row, "heatmaps": Difference(**row["heatmaps"]), "tags": Difference(**row["tags"])})
-            for row in paths.read_sidecar(path)["checks"]
+            for row in artifacts.read_sidecar(path)["checks"]
         ]
     except (KeyError, TypeError) as error:
-        raise DataError(f"{paths.sidecar(path)} is damaged; export {Path(path).name} again.") from error
+        raise DataError(f"{artifacts.sidecar(path)} is damaged; export {Path(path).name} again.") from error
 
 
 def operators(path: str | os.PathLike[str]) -> dict[str, int]:
@@ -300,7 +303,7 @@ def _compare(
 ) -> CheckRow:
     """Judges one output (N, 34, h, w) float32 by PyTorch's."""
     heatmaps, tags = (
-        _difference(found[:, half], wanted[:, half]) for half in (slice(zoo.JOINTS), slice(zoo.JOINTS, None))
+        _difference(found[:, half], wanted[:, half]) for half in (slice(len(COCO17)), slice(len(COCO17), None))
     )
     passed = all(half.max_abs <= tolerance * half.range for half in (heatmaps, tags))  # not so for NaN
     return CheckRow(opset, *shape, heatmaps=heatmaps, tags=tags, passed=passed)
@@ -327,10 +330,10 @@ def _covers(path: Path, shapes: Sequence[tuple[int, int]], batches: Sequence[int
 
 def _follow(path: Path, weights_file: str | None) -> None:
     """Has the sidecar say where the weights are now, if the same ones were somewhere else at the export."""
-    facts = paths.read_sidecar(path)
+    facts = artifacts.read_sidecar(path)
     if facts.get("weights_file") != weights_file:
         with contextlib.suppress(DataError):  # a read-only folder: the file is good, only PyTorch looks for the weights
-            paths.write_sidecar(path, **{**facts, "weights_file": weights_file})
+            artifacts.write_sidecar(path, **{**facts, "weights_file": weights_file})
 
 
 def _write(module: torch.nn.Module, path: Path, opset: int, input_type: str) -> None:
@@ -409,7 +412,7 @@ def _check_graph(path: Path, opset: int, name: str, input_type: str = "float32")
     _expect(name, "inputs and outputs", [v.name for v in (*free.graph.input, *free.graph.output)], [INPUT, OUTPUT])
     _expect(name, "free input", _dims(free.graph.input[0]), _INPUT_DIMS[input_type])
     _expect(name, "free output", _dims(free.graph.output[0]), _OUTPUT_DIMS)
-    _expect(name, "output for 2x3x512x704", _dims(sized.graph.output[0]), [2, 2 * zoo.JOINTS, 128, 176])
+    _expect(name, "output for 2x3x512x704", _dims(sized.graph.output[0]), [2, 2 * len(COCO17), 128, 176])
 
 
 def _expect(name: str, what: str, found: object, wanted: object) -> None:

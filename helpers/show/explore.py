@@ -19,16 +19,17 @@ from typing import TYPE_CHECKING, Any, Mapping, Sequence
 import cv2
 import numpy as np
 
-from helpers import backends, draw, paths, zoo
-from helpers.calibration import CalibrationSet
+from helpers import backends, paths, zoo
+from helpers.backends.calibration import CalibrationSet
 from helpers.errors import DataError, UsageError
-from helpers.estimator import PoseEstimator
-from helpers.preprocess import read_image
+from helpers.images import read_image
+from helpers.pose.estimator import PoseEstimator
+from helpers.show import draw
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
 
-    from helpers.decode import Poses
+    from helpers.pose.decode import Poses
 
 _JPEG_QUALITY = 80  # a widget's picture is kept in the notebook's file, too
 
@@ -157,7 +158,7 @@ class Explorer:
         backend = self._backend(name)
         backend.require(precision)
         if importlib.util.find_spec("mmpose"):
-            from helpers import export
+            from helpers.export import export
 
             onnx_file = export.export(model, self.weights, backend.opset)
         else:

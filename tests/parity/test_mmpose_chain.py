@@ -11,10 +11,10 @@ import torch
 from helpers import paths
 from helpers.backends.pytorch import engine_of
 from helpers.dataset import CocoDataset
-from helpers.estimator import STAGES, PoseEstimator
-from helpers.evaluate import evaluate
-from helpers.network import load
-from tests.parity.baseline import MMPoseChain
+from helpers.export.mmpose_chain import MMPoseChain
+from helpers.export.network import load
+from helpers.measure.evaluate import evaluate
+from helpers.pose.estimator import STAGES, PoseEstimator
 from tests.parity.stand_ins import normalize
 
 

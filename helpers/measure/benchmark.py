@@ -25,19 +25,22 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, Se
 import cv2
 import numpy as np
 
-from helpers import decode, evaluate, paths, records, zoo
-from helpers.decode import OFFICIAL, DecodeConfig, Poses, decode_poses
+from helpers import artifacts, paths, zoo
 from helpers.errors import DataError, UsageError
-from helpers.estimator import ImageLike, PoseEstimator
-from helpers.preprocess import read_image, resize_align
-from helpers.records import Latency, Record
+from helpers.images import read_image
+from helpers.measure import evaluate, records
+from helpers.measure.records import Latency, Record
+from helpers.pose import decode
+from helpers.pose.decode import OFFICIAL, DecodeConfig, Poses, decode_poses
+from helpers.pose.estimator import ImageLike, PoseEstimator
+from helpers.pose.preprocess import resize_align
 
 if TYPE_CHECKING:
     from helpers.backends.base import Engine
+    from helpers.backends.mm_run import CardTiming
     from helpers.dataset import CocoDataset
-    from helpers.evaluate import Run
-    from helpers.mm_run import CardTiming
-    from helpers.preprocess import ResizeTransform
+    from helpers.measure.evaluate import Evaluation
+    from helpers.pose.preprocess import ResizeTransform
 
 # Each with its name in a table: the official way, and what it is without one of its steps.
 DECODE_OPTIONS = {
@@ -150,7 +153,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Quartiles:
+class Speedup:
     """How a ratio came out over several rounds.
 
     Attributes:
@@ -168,7 +171,7 @@ class Quartiles:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedTimings:
     """Calls that took turns.
 
     Attributes:
@@ -182,10 +185,10 @@ class Comparison:
         """Label -> median milliseconds."""
         return {label: float(np.median(samples)) * 1e3 for label, samples in self.samples_s.items()}
 
-    def speedup(self, label: str) -> Quartiles:
+    def speedup(self, label: str) -> Speedup:
         """How many times as fast as the first a call is, from the ratio of each round."""
         first = next(iter(self.samples_s.values()))
-        return Quartiles(*(float(value) for value in np.percentile(first / self.samples_s[label], (25, 50, 75))))
+        return Speedup(*(float(value) for value in np.percentile(first / self.samples_s[label], (25, 50, 75))))
 
 
 @dataclass
@@ -296,7 +299,7 @@ def compare(
     min_seconds: float = 0.0,
     warm_up: int = 1,
     turn_seconds: float = 0.0,
-) -> Comparison:
+) -> PairedTimings:
     """Times calls in turns, A B A B ..., in this one process.
 
     What disturbs the machine for longer than a round disturbs all of them, and drops out of the ratios. Figures from
@@ -321,7 +324,7 @@ def compare(
     rounds: list[list[float]] = []
     while len(rounds) < min_rounds or sum(map(sum, rounds)) < min_seconds:
         rounds.append([float(np.median(measure(call, 1, turn_seconds, warm_up=0))) for call in calls.values()])
-    return Comparison(dict(zip(calls, np.array(rounds).T)))
+    return PairedTimings(dict(zip(calls, np.array(rounds).T)))
 
 
 @contextlib.contextmanager
@@ -498,7 +501,7 @@ def decode_times(
     decoders: Mapping[str, Callable[[np.ndarray, np.ndarray, ResizeTransform], object]],
     outputs: Mapping[int, tuple[np.ndarray, np.ndarray]],
     rounds: int = 2,
-) -> dict[int, Comparison]:
+) -> dict[int, PairedTimings]:
     """Times decoders on the same outputs, in turns.
 
     Args:
@@ -618,12 +621,12 @@ def sample_pictures(dataset: CocoDataset, engine: Engine, count: int, seed: int 
 
 def accuracy_record(
     built: str | Path,
-    run: Run,
+    run: Evaluation,
     dataset: CocoDataset,
     batch_size: int = 1,
     flip_test: bool = True,
     command: str = "",
-    reference: Run | None = None,
+    reference: Evaluation | None = None,
 ) -> Record:
     """One row: how accurate a built model is, and the times of its run.
 
@@ -636,7 +639,7 @@ def accuracy_record(
         command: how to do it again.
         reference: that of float32 over the same images, to say what this precision changes.
     """
-    facts, circumstances = paths.read_sidecar(built), _circumstances(command)
+    facts, circumstances = artifacts.read_sidecar(built), _circumstances(command)
     if facts.get("simulated"):
         circumstances["versions"][facts["backend"]] = facts["backend_version"]
     return Record(
@@ -674,7 +677,7 @@ def speed_record(
     Raises:
         UsageError: the model is one of a simulated card, which has no speed.
     """
-    if paths.read_sidecar(built).get("simulated"):
+    if artifacts.read_sidecar(built).get("simulated"):
         raise UsageError(f"{built} is a model of a simulated card, which has no speed; measure a real one.")
     facts = _built_facts(built)
     noise = facts["weights"] == "random"
@@ -694,7 +697,7 @@ def speed_record(
     )
 
 
-def with_accuracy(speed: Record, run: Run, dataset: CocoDataset) -> Record:
+def with_accuracy(speed: Record, run: Evaluation, dataset: CocoDataset) -> Record:
     """A row of speeds, completed with how accurate the same built model is.
 
     Args:
@@ -717,7 +720,7 @@ def sweep_table(rows: Iterable[Record]) -> list[dict[str, Any]]:
     return [_sweep_row(row) for row in rows]
 
 
-def contenders(model: str, weights: str) -> dict[str, str]:
+def weights_for_all(model: str, weights: str) -> dict[str, str]:
     """Weights for every network of the zoo: of the kind asked for, where that is a kind.
 
     Args:
@@ -846,7 +849,7 @@ def _verdict(row: Record | None, float32: Record | None, published: Mapping[str,
 
 
 def _built_facts(built: str | Path) -> dict[str, Any]:
-    facts = paths.read_sidecar(built)
+    facts = artifacts.read_sidecar(built)
     same = {key: facts[key] for key in ("model", "weights", "backend", "precision", "input_type")}
     same["weights_sha256"] = facts.get("weights_sha256") or None
     pictures = facts.get("calibration")
@@ -857,7 +860,9 @@ def _built_facts(built: str | Path) -> dict[str, Any]:
     return {**same, "build_s": facts["build_s"], "model_bytes": facts["bytes"]}
 
 
-def _accuracy(run: Run, dataset: CocoDataset, flip_test: bool = True, reference: Run | None = None) -> dict[str, Any]:
+def _accuracy(
+    run: Evaluation, dataset: CocoDataset, flip_test: bool = True, reference: Evaluation | None = None
+) -> dict[str, Any]:
     """The fields of a record that say how accurate a model is, and on what."""
     ap, image_ids = run.stats.numbers["AP"], run.image_ids
     runs = {"this": run.poses} if reference is None else {"this": run.poses, "float32": reference.poses}

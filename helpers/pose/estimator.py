@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, Iterable, Iterator, Union
 
 import numpy as np
 
-from helpers import decode
-from helpers.decode import OFFICIAL, DecodeConfig, Poses, decode_poses
 from helpers.errors import DataError, UsageError
-from helpers.preprocess import ResizeTransform, mirror, read_image, resize_align, stack_images, to_input
+from helpers.images import read_image
+from helpers.pose import decode
+from helpers.pose.decode import OFFICIAL, DecodeConfig, Poses, decode_poses
+from helpers.pose.preprocess import ResizeTransform, hflip, resize_align, stack_images, to_input
 
 if TYPE_CHECKING:
     from helpers.backends.base import Engine
@@ -41,7 +42,7 @@ _BATCHES_AHEAD = 2  # batches of network input and output in memory at once: one
 
 
 @dataclass
-class Outcome:
+class PoseResult:
     """What became of one picture.
 
     Attributes:
@@ -68,7 +69,7 @@ class _Job:
         fault: an error that is no fault of the picture's data, to be raised when it is the picture's turn.
     """
 
-    outcome: Outcome
+    outcome: PoseResult
     resized: np.ndarray | None = None
     transform: ResizeTransform | None = None
     fault: Exception | None = None
@@ -151,7 +152,7 @@ class PoseEstimator:
             found.append(outcome.poses)
         return found
 
-    def stream(self, images: Iterable[ImageLike], batch_size: int = 1) -> Iterator[Outcome]:
+    def stream(self, images: Iterable[ImageLike], batch_size: int = 1) -> Iterator[PoseResult]:
         """Like calling, but yields results as they come and goes on after a picture that cannot be read.
 
         Stages overlap in threads. Pictures are taken from `images` in the caller's thread, not more than
@@ -163,7 +164,7 @@ class PoseEstimator:
             batch_size: most pictures in one run of the network; mirror images come on top.
 
         Yields:
-            One `Outcome` per picture, in order.
+            One `PoseResult` per picture, in order.
 
         Raises:
             UsageError: `batch_size` is below 1, or an array is no BGR picture.
@@ -190,7 +191,7 @@ class PoseEstimator:
             return batch_size
         return max(self.engine.batch_size // (2 if self.flip_test else 1), 1)
 
-    def _stream(self, images: Iterator[tuple[int, ImageLike]], batch_size: int) -> Iterator[Outcome]:
+    def _stream(self, images: Iterator[tuple[int, ImageLike]], batch_size: int) -> Iterator[PoseResult]:
         """Keeps windows of pictures on their way, and hands out the oldest."""
         pipeline = _Pipeline()
         windows: deque[Future] = deque()
@@ -246,7 +247,7 @@ class PoseEstimator:
     def _prepare(self, pipeline: _Pipeline, image: ImageLike, index: int) -> _Job:
         """Loads and resizes one picture."""
         is_array = isinstance(image, np.ndarray)
-        job = _Job(Outcome(f"image {index}" if is_array else str(image)))
+        job = _Job(PoseResult(f"image {index}" if is_array else str(image)))
         if pipeline.closed.is_set():
             return job
         try:
@@ -332,7 +333,7 @@ class PoseEstimator:
     def _batch(self, resized: list[np.ndarray]) -> np.ndarray:
         """The network's input for N resized pictures of one shape; with the flip test their mirror images follow."""
         batch = stack_images(resized) if self.engine.input_type == "uint8" else to_input(resized)
-        return np.concatenate([batch, mirror(batch)]) if self.flip_test else batch
+        return np.concatenate([batch, hflip(batch)]) if self.flip_test else batch
 
     def _infer(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Network outputs (N, 34, h, w) of N pictures, and of their mirror images.

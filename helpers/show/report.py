@@ -22,10 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, Sequence, Union
 
-from helpers import paths, records, zoo
+from helpers import artifacts, paths, zoo
 from helpers.backends.simulator.trace import LABEL as SIMULATED
 from helpers.errors import DataError
-from helpers.records import Record
+from helpers.measure import records
+from helpers.measure.records import Record
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -224,7 +225,7 @@ def write(path: str | os.PathLike[str], source: Source) -> Path:
         raise DataError(f"The page needs {' and '.join(missing())}: pip install {' '.join(missing())}.")
     room = MAX_BYTES - len(_page(source, [], []))
     pictures, problems = _pictures(source.figures, room)
-    with paths.atomic_write(path) as part:
+    with artifacts.atomic_write(path) as part:
         part.write_bytes(_page(source, pictures, problems))
     return Path(path)
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from helpers import preprocess
 from helpers.errors import DataError, UsageError, first_line
+from helpers.pose import preprocess
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,9 +121,7 @@ def ranges(document: onnx.ModelProto, calibration: Calibration | None, precision
         DataError: ONNX Runtime cannot run the network, or a value is not finite.
     """
     if calibration is None:
-        raise UsageError(
-            f"{precision} needs pictures to calibrate with; give the build a helpers.calibration.CalibrationSet."
-        )
+        raise UsageError(f"{precision} needs pictures to calibrate with; give the build a calibration.CalibrationSet.")
     if calibration.method == "eqnm":
         raise UsageError(
             "The calibration method eqnm is MagicMind's own and not public, so it exists on a card only; "
@@ -147,7 +145,7 @@ def ranges(document: onnx.ModelProto, calibration: Calibration | None, precision
     return TensorsData(kind, _with_replaced(document, found))
 
 
-def extremes(document: onnx.ModelProto, batches: Iterable[np.ndarray]) -> list[dict[str, tuple[float, float]]]:
+def tensor_ranges(document: onnx.ModelProto, batches: Iterable[np.ndarray]) -> list[dict[str, tuple[float, float]]]:
     """The smallest and largest value of every tensor that is to be rounded, for each picture by itself.
 
     Args:
@@ -166,12 +164,12 @@ def extremes(document: onnx.ModelProto, batches: Iterable[np.ndarray]) -> list[d
     ]
 
 
-def spanning(document: onnx.ModelProto, pictures: Sequence[dict[str, tuple[float, float]]]) -> TensorsData:
+def union_ranges(document: onnx.ModelProto, pictures: Sequence[dict[str, tuple[float, float]]]) -> TensorsData:
     """What `ranges` finds by minmax on these pictures, without running any again.
 
     Args:
         document: from `load`.
-        pictures: some of what `extremes` gave, one at least.
+        pictures: some of what `tensor_ranges` gave, one at least.
     """
     from onnxruntime.quantization import CalibrationMethod
     from onnxruntime.quantization.calibrate import TensorsData
@@ -350,7 +348,7 @@ def quantise(
     quantizer.model.topological_sort()
     quantised = quantizer.model.model
     _drop_unused_constants(quantised.graph)
-    return halve(quantised, _with_activations(quantised, left)) if rest == "float16" else quantised
+    return to_float16(quantised, _with_activations(quantised, left)) if rest == "float16" else quantised
 
 
 def in_float(document: onnx.ModelProto, spec: BuildSpec) -> list[str]:
@@ -584,7 +582,7 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def halve(document: onnx.ModelProto, names: Collection[str] | None = None) -> onnx.ModelProto:
+def to_float16(document: onnx.ModelProto, names: Collection[str] | None = None) -> onnx.ModelProto:
     """Rounds weights, and what operators give, to float16, with casts there and back around float32 operators.
 
     That is the arithmetic of an engine whose kernels take and give float16 and add up in float32, as accelerators' do.

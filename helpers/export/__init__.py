@@ -1,0 +1,1 @@
+"""Checkpoint -> torch module -> ONNX file, compared with PyTorch; needs torch and mmpose."""

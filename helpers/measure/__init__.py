@@ -1,0 +1,1 @@
+"""How accurate and how fast: evaluation, timing, records, tables."""

@@ -1,0 +1,1 @@
+"""Image -> network input, and network output -> poses; the estimator joins them."""

@@ -1,0 +1,1 @@
+"""What people look at: skeletons, figures, the report's page, controls of notebooks."""
