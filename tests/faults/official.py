@@ -32,9 +32,9 @@ def checkpoint(model: str, weights: str) -> bytes:
 
 
 def coco(images: int) -> dict[str, bytes]:
-    """COCO's archives and the pictures of its train2017, by path: so many demo pictures to score, 80 to train on."""
+    """COCO's archives and the images of its train2017, by path: so many demo images to score, 80 to train on."""
     annotations, val, site = io.BytesIO(), io.BytesIO(), {}
-    with zipfile.ZipFile(annotations, "w", zipfile.ZIP_DEFLATED) as archive, zipfile.ZipFile(val, "w") as pictures:
+    with zipfile.ZipFile(annotations, "w", zipfile.ZIP_DEFLATED) as archive, zipfile.ZipFile(val, "w") as images_zip:
         for split, source, count in (("val2017", "val2017", images), ("train2017", "calib2017", None)):
             dataset = CocoDataset(paths.demo_data(), source)
             chosen = set(dataset.sample(count))
@@ -44,7 +44,7 @@ def coco(images: int) -> dict[str, bytes]:
             archive.writestr(f"annotations/person_keypoints_{split}.json", json.dumps(document))
             for path in (dataset.path(image_id) for image_id in sorted(chosen)):
                 if split == "val2017":
-                    pictures.write(path, f"val2017/{path.name}")
+                    images_zip.write(path, f"val2017/{path.name}")
                 else:
                     site[f"/train2017/{path.name}"] = path.read_bytes()
     return {
@@ -57,9 +57,9 @@ def coco(images: int) -> dict[str, bytes]:
 def expect(patch, site: dict[str, bytes]) -> None:
     """Makes the tables of what is to be fetched those of a site, which serves COCO and MMPose."""
     for name in ("VAL_IMAGES", "ANNOTATIONS"):
-        place = getattr(fetch, name).place
+        place = getattr(fetch, name)[0]
         content = site[f"/{place}"]
-        patch.setattr(fetch, name, fetch.Archive(place, len(content), hashlib.sha256(content).hexdigest()))
+        patch.setattr(fetch, name, (place, len(content), hashlib.sha256(content).hexdigest()))
     for model, entry in zoo.NETWORKS.items():
         content = site.get(entry.checkpoint_url[len(fetch.MMPOSE) :])
         if content is not None:

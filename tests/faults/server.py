@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import http.server
 import re
 import ssl
 import threading
-import time
 from collections import deque
 from dataclasses import dataclass
-from email.utils import formatdate
 
 
 @dataclass(frozen=True)
@@ -21,10 +19,10 @@ class Fault:
         status: instead of 200 or 206; then there is no body.
         drop_after: bytes of the body after which the connection ends.
         pause_after: bytes of the body after which the server waits until `Server.go_on` is set.
-        drip: seconds between bytes of the body.
         wrong: whether the body's bytes are others.
         length: what Content-Length says.
         unsized: whether no length is told at all.
+        endless: whether the body is repeated until the client goes.
         location: where a redirect leads.
         headers: further ones.
     """
@@ -32,10 +30,10 @@ class Fault:
     status: int | None = None
     drop_after: int | None = None
     pause_after: int | None = None
-    drip: float = 0.0
     wrong: bool = False
     length: int | None = None
     unsized: bool = False
+    endless: bool = False
     location: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
 
@@ -44,11 +42,9 @@ class Server:
     """Serves bytes by path; used as a context manager.
 
     Attributes:
-        files: path, with its slash -> content; may change at any time, and the ETag with it.
+        files: path, with its slash -> content; may change at any time.
         faults: path -> what goes wrong in the next answers, in turn; then nothing does.
         ranges: whether `Range` is understood.
-        validators: whether answers carry an ETag and a date.
-        if_range: whether `If-Range` is obeyed; if not, the rest is sent whatever it is the rest of.
         requests: (path, Range header or None, status) of every answer, in order.
         sent: bytes of all bodies.
         paused: set while an answer waits; go_on: what it waits for.
@@ -56,7 +52,7 @@ class Server:
 
     def __init__(self, files: dict[str, bytes] | None = None, certificate=None) -> None:
         self.files, self.faults = dict(files or {}), {}
-        self.ranges = self.validators = self.if_range = True
+        self.ranges = True
         self.requests: list[tuple[str, str | None, int]] = []
         self.sent = 0
         self.paused, self.go_on = threading.Event(), threading.Event()
@@ -101,29 +97,19 @@ def _handler(owner: Server) -> type[http.server.BaseHTTPRequestHandler]:
             self.close_connection = True
             if content is None or fault.status is not None:
                 return self._end(path, fault.status or 404, fault)
-            etag = f'"{hashlib.md5(content).hexdigest()}"'
-            start = self._start(content, etag) if owner.ranges and asked else None
+            start = int(re.fullmatch(r"bytes=(\d+)-", asked).group(1)) if owner.ranges and asked else None
             if start is not None and start >= len(content):
                 return self._end(path, 416, Fault(headers=(("Content-Range", f"bytes */{len(content)}"),)))
             body = content[start or 0 :]
             status = 200 if start is None else 206
             owner.requests.append((path, asked, status))
             self.send_response(status)
-            if owner.validators:
-                self.send_header("ETag", etag)
-                self.send_header("Last-Modified", formatdate(len(content), usegmt=True))
             if start is not None:
                 self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
             if not fault.unsized:
                 self.send_header("Content-Length", str(len(body) if fault.length is None else fault.length))
             self._headers(fault)
             return self._body(body, fault)
-
-        def _start(self, content: bytes, etag: str) -> int | None:
-            condition = self.headers.get("If-Range")
-            if owner.if_range and condition not in (None, etag, formatdate(len(content), usegmt=True)):
-                return None
-            return int(re.fullmatch(r"bytes=(\d+)-", self.headers["Range"]).group(1))
 
         def _end(self, path: str, status: int, fault: Fault) -> None:
             owner.requests.append((path, self.headers.get("Range"), status))
@@ -142,21 +128,19 @@ def _handler(owner: Server) -> type[http.server.BaseHTTPRequestHandler]:
             if fault.wrong:
                 body = bytes(255 - byte for byte in body[:100]) + body[100:]
             end = len(body) if fault.drop_after is None else fault.drop_after
-            step = 1 if fault.drip else 1 << 14
-            position = 0
-            try:
-                while position < end:
-                    if fault.pause_after is not None and position >= fault.pause_after:
-                        owner.paused.set()
-                        owner.go_on.wait()
-                    limit = min(end, position + step)
-                    if fault.pause_after is not None and position < fault.pause_after:
-                        limit = min(limit, fault.pause_after)
-                    self.wfile.write(body[position:limit])
-                    owner.sent += limit - position
-                    position = limit
-                    time.sleep(fault.drip)
-            except OSError:  # the client is gone
-                pass
+            pause = end if fault.pause_after is None else fault.pause_after
+            with contextlib.suppress(OSError):  # the client is gone
+                position = self._send(body, 0, min(pause, end))
+                if fault.pause_after is not None:
+                    owner.paused.set()
+                    owner.go_on.wait()
+                position = self._send(body, position, end)
+                while fault.endless:
+                    self._send(body, 0, len(body))
+
+        def _send(self, body: bytes, start: int, end: int) -> int:
+            for position in range(start, end, 1 << 14):
+                owner.sent += self.wfile.write(body[position : min(position + (1 << 14), end)])
+            return max(start, end)
 
     return Handler
