@@ -257,8 +257,8 @@ def download(url: str, path: str | os.PathLike[str], sha256: str = "", size: int
 
 
 def _download(url: str, path: Path, sha256: str = "", size: int | None = None) -> Fetched:
-    start, part = time.monotonic(), path.with_name(f"{path.name}.part")
-    transfer = _Transfer(url, path, part, sha256, size)
+    start, transfer = time.monotonic(), _Transfer(url, path, sha256, size)
+    part = transfer.part
     with _on_disk(path):
         if not path.is_file() or transfer.fault(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -284,10 +284,13 @@ class _Dropped(Exception):
 class _Transfer:
     """One file on its way; an OSError that leaves it is the disk's, not the network's."""
 
-    def __init__(self, url: str, path: Path, part: Path, sha256: str, size: int | None) -> None:
-        self.url, self.part, self.sha256, self.size = url, part, sha256, size
-        self.by_hand = f"download it elsewhere and put it at {path}."
-        self.received = 0
+    def __init__(self, url: str, path: Path, sha256: str, size: int | None) -> None:
+        self.url, self.path, self.sha256, self.size = url, path, sha256, size
+        self.part, self.received = path.with_name(f"{path.name}.part"), 0
+
+    def refusal(self, why: str) -> DataError:
+        """Returns the error that ends a download, and says what can be done without it."""
+        return DataError(f"{self.url} {why}, or download it elsewhere and put it at {self.path}.")
 
     def run(self, file: IO[bytes]) -> None:
         """Completes and checks the part; if it is wrong, perhaps pieces of two versions, once more from the start."""
@@ -298,7 +301,7 @@ class _Transfer:
                 os.fsync(file.fileno())
                 return
             file.truncate(0)
-        raise DataError(f"{self.url} {fault}; nothing of it was kept. Try again or another mirror, or {self.by_hand}")
+        raise self.refusal(f"{fault}; nothing of it was kept; try again or another mirror")
 
     def fault(self, path: Path) -> str:
         """Returns what is wrong with a file; empty if it is the one that is wanted."""
@@ -320,7 +323,7 @@ class _Transfer:
                 if wait is None:
                     here = file.seek(0, os.SEEK_END)
                     again = f"run it again to go on at {_mb(here)}" if self.sha256 and here else "try again later"
-                    raise DataError(f"{self.url} cannot be fetched: {dropped}; {again}, or {self.by_hand}") from dropped
+                    raise self.refusal(f"cannot be fetched: {dropped}; {again}") from dropped
                 time.sleep(wait)
 
     def _attempt(self, file: IO[bytes]) -> None:
@@ -333,7 +336,7 @@ class _Transfer:
             return
         with contextlib.closing(response):
             if "html" in response.headers.get("Content-Type", ""):
-                raise DataError(f"{self.url} gave a web page, perhaps of a network's login; {self.by_hand}")
+                raise self.refusal("gave a web page, perhaps of your network's login; log in")
             rest = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
             if not rest:
                 file.truncate(0)
@@ -354,17 +357,14 @@ class _Transfer:
             said = " ".join(f"the server said {error.code} {error.reason}".split())  # of endless redirects: three lines
             if error.code >= 500 or error.code in (408, 429):
                 raise _Dropped(said) from error
-            check = "check the URL or mirror"
-            raise DataError(f"{self.url} cannot be fetched: {said}; {check}, or {self.by_hand}") from error
+            raise self.refusal(f"cannot be fetched: {said}; check the URL or mirror") from error
         except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a redirect to nonsense
             reason = getattr(error, "reason", error)
             if isinstance(reason, ssl.SSLCertVerificationError):
-                raise DataError(
-                    f"{self.url} cannot be trusted: {reason.verify_message}; if your network has a certificate of its "
-                    f"own, SSL_CERT_FILE is the variable for it. Or {self.by_hand}"
-                ) from error
+                advice = "if your network has a certificate of its own, name it in SSL_CERT_FILE"
+                raise self.refusal(f"cannot be trusted: {reason.verify_message}; {advice}") from error
             if isinstance(reason, socket.gaierror):
-                raise DataError(f"{self.url} is out of reach, this machine seems offline; {self.by_hand}") from error
+                raise self.refusal("is out of reach, this machine seems offline; connect it") from error
             raise _Dropped(getattr(reason, "strerror", None) or str(reason) or type(error).__name__) from error
 
     def _receive(self, response: http.client.HTTPResponse, file: IO[bytes]) -> None:
@@ -372,10 +372,9 @@ class _Transfer:
         offset = file.seek(0, os.SEEK_END)
         end = None if response.length is None else offset + response.length
         if self.size is not None and end not in (None, self.size):
-            expected = f"is {end} bytes, not {self.size} as expected"
-            raise DataError(f"{self.url} {expected}; try another mirror, or {self.by_hand}")
+            raise self.refusal(f"is {end} bytes, not {self.size} as expected; try another mirror")
         if end is None and self.size is None and not self.sha256:
-            raise DataError(f"{self.url} comes without a length, by which it could be checked; {self.by_hand}")
+            raise self.refusal("comes without a length, by which it could be checked; try another mirror")
         _require_space(self.part.parent, (end or self.size or 0) - offset)
         most = end or self.size or _MOST
         while True:
@@ -389,7 +388,7 @@ class _Transfer:
             offset, self.received = file.tell(), self.received + len(block)
             if offset > most:
                 file.truncate(0)
-                raise DataError(f"{self.url} is longer than the {most} bytes expected; {self.by_hand}")
+                raise self.refusal(f"is longer than the {most} bytes expected; try another mirror")
             if sys.stderr.isatty():
                 line_end = "\n" if offset == end else ""
                 print(f"\r{self.part.stem}: {_mb(offset)} of {_mb(most)}", end=line_end, file=sys.stderr, flush=True)

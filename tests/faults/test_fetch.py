@@ -148,7 +148,7 @@ def test_wrong_bytes_are_fetched_once_more_from_the_start(server, target, had):
 
 def test_bytes_that_stay_wrong_are_not_kept(server, target):
     server.fail("/file", *[Fault(wrong=True)] * 2)
-    assert f"not {DIGEST[:8]} as expected; nothing of it was kept" in refused(server, target)
+    assert f"not {DIGEST[:8]} as expected; nothing of it was kept;" in refused(server, target)
     assert len(server.requests) == 2
     assert names(target.parent) == set()
 
@@ -237,7 +237,9 @@ def test_nobody_listens(tmp_path):
 
 
 def test_offline(tmp_path):
-    with pytest.raises(DataError, match=r"http://no\.invalid/file is .* offline; download it elsewhere and put it at"):
+    with pytest.raises(
+        DataError, match=r"http://no\.invalid/file is .* offline; connect it, or download it elsewhere and put it at"
+    ):
         fetch.download("http://no.invalid/file", tmp_path / "file")
     assert names(tmp_path) == set()
 
