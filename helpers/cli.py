@@ -692,9 +692,13 @@ def _built(args: argparse.Namespace, job: _Job | None = None, scored: CocoDatase
         onnx_file = paths.onnx_file(job.model, paths.weights_tag(job.weights), backend.opset, input_type)
     spec = job.spec
     if calibration is not None and args.max_drop is not None:
+        from helpers import pipeline
         from helpers.backends import sensitivity
 
-        spec, _ = sensitivity.within(args.max_drop, onnx_file, spec, calibration, CocoDataset(*_unscored(args, job)))
+        dataset = CocoDataset(*_unscored(args, job))
+        spec, _ = sensitivity.within(
+            args.max_drop, onnx_file, spec, calibration, lambda engine: pipeline._ap(engine, dataset)
+        )
     return backend.build(onnx_file, spec, calibration)
 
 

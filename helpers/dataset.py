@@ -18,7 +18,7 @@ import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence, TypeVar
 
 import numpy as np
 
@@ -41,6 +41,9 @@ _ANNOTATION = {
     "area": (int, float),
     "iscrowd": int,
 }
+
+
+_Item = TypeVar("_Item", int, str, Path)
 
 
 @dataclass(frozen=True)
@@ -125,30 +128,8 @@ class CocoDataset:
         )
 
     def sample(self, count: int | None = None, seed: int = 0) -> list[int]:
-        """Draws image ids without replacement: the same ones for the same seed, on any machine.
-
-        A larger sample contains every smaller one of the same seed. The first N ids would be no fair choice:
-        a dataset's order need not be random.
-
-        Args:
-            count: how many; `None` for all.
-            seed: start of the random sequence.
-
-        Returns:
-            Ids in ascending order.
-
-        Raises:
-            UsageError: `count` is below 1 or more than there are.
-        """
-        if count is None:
-            return list(self.image_ids)
-        if not 1 <= count <= len(self):
-            raise UsageError(
-                f"The number of images must be from 1 to {len(self)}, the size of {self.root}, not {count}."
-            )
-        shuffled = list(self.image_ids)
-        random.Random(seed).shuffle(shuffled)
-        return sorted(shuffled[:count])
+        """Draws image ids, see `seeded_sample`."""
+        return seeded_sample(self.image_ids, count, seed, self.root)
 
     @property
     def coco(self) -> COCO:
@@ -181,6 +162,33 @@ class CocoDataset:
         missing = [path for _, path in self if not path.is_file()]
         if missing:
             raise DataError(f"{len(missing)} of {len(self)} images are missing, first {missing[0]}; unpack them again.")
+
+
+def seeded_sample(items: Sequence[_Item], count: int | None, seed: int, source: str | os.PathLike[str]) -> list[_Item]:
+    """Draws images without replacement: the same ones for the same seed, on any machine.
+
+    A larger sample contains every smaller one of the same seed. The first N would not be a fair choice: a dataset's
+    order need not be random.
+
+    Args:
+        items: ids or files.
+        count: how many; None for all.
+        seed: start of the random sequence.
+        source: what they are drawn from, to be named in the error.
+
+    Returns:
+        The chosen ones, ascending.
+
+    Raises:
+        UsageError: `count` is below 1 or more than there are.
+    """
+    if count is None:
+        return sorted(items)
+    if not 1 <= count <= len(items):
+        raise UsageError(f"The number of images must be from 1 to {len(items)}, the size of {source}, not {count}.")
+    shuffled = sorted(items)
+    random.Random(seed).shuffle(shuffled)
+    return sorted(shuffled[:count])
 
 
 def _read_annotations(root: Path, path: Path) -> dict[str, Any]:

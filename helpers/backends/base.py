@@ -238,7 +238,13 @@ class Backend(abc.ABC):
     def precisions(self) -> tuple[str, ...]:
         """What it can build, of `zoo.PRECISIONS`."""
 
-    def build(self, onnx_path: str | os.PathLike[str], spec: BuildSpec, calibration: Calibration | None = None) -> Path:
+    def build(
+        self,
+        onnx_path: str | os.PathLike[str],
+        spec: BuildSpec,
+        calibration: Calibration | None = None,
+        out: Path | None = None,
+    ) -> Path:
         """Turns an exported network into this engine's form, or finds the one built before.
 
         A built model is used again only if everything that decides its content is the same, and if its bytes are
@@ -248,9 +254,10 @@ class Backend(abc.ABC):
             onnx_path: a file made by `export.export`, with its sidecar; the engine takes the input that it takes.
             spec: what to build.
             calibration: pictures to calibrate with, for the qint precisions; the others do without.
+            out: the file to write; None for the name that the sample gives it (`paths.engine_file`).
 
         Returns:
-            The built model, named as in the sample (`paths.engine_file`); its sidecar lies beside it.
+            The built model; its sidecar lies beside it.
 
         Raises:
             UsageError: the backend cannot build that precision.
@@ -277,7 +284,7 @@ class Backend(abc.ABC):
             "format": _FORMAT,
             **self._decides(spec),
         }
-        path = paths.engine_file(
+        path = out or paths.engine_file(
             source["model"],
             source["weights"],
             self.name,

@@ -2,7 +2,7 @@
 
 The built model is again an ONNX file, without the extension. In float32 it is optimised ahead of time, up to the level
 whose result does not depend on the machine; what does (memory layout) is done while loading. In the other precisions it
-is as `qdq` writes it, and all optimisations come with loading: float16 weights would grow back
+is as `quantize` writes it, and all optimisations come with loading: float16 weights would grow back
 to 32 bits otherwise.
 """
 
@@ -102,10 +102,10 @@ def _force_float16(onnx_path: Path, spec: BuildSpec, calibration: Calibration | 
 _RECIPES: dict[str, Callable[[Path, BuildSpec, Calibration | None, Path], None]] = {
     "force_float32": _force_float32,
     "force_float16": _force_float16,
-    "qint8_mixed_float16": quantize.write,
-    "qint8_mixed_float32": quantize.write,
-    "qint16_mixed_float16": quantize.write,
-    "qint16_mixed_float32": quantize.write,
+    "qint8_mixed_float16": quantize.quantize_file,
+    "qint8_mixed_float32": quantize.quantize_file,
+    "qint16_mixed_float16": quantize.quantize_file,
+    "qint16_mixed_float32": quantize.quantize_file,
 }
 
 

@@ -78,7 +78,7 @@ class OpenVinoBackend(Backend):
             if spec.needs_calibration:
                 quantised = Path(folder) / "model.onnx"
                 # What is not rounded stays float32 in the file: the hint says what it is computed in.
-                quantize.write(
+                quantize.quantize_file(
                     onnx_path, dataclasses.replace(spec, precision="qint8_mixed_float32"), calibration, quantised
                 )
                 onnx_path = quantised

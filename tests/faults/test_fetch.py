@@ -555,7 +555,7 @@ def test_the_published_table(world, capsys):
     """Two networks have no checkpoint; the third gets its row, and a second run repeats nothing."""
     few = ["coco", "--image-num", "2", "--calibration-num", "2"]
     assert main([*few, "--calibration-split", "val2017"]) == 2
-    assert "calibration pictures are also scored" in capsys.readouterr().err
+    assert "calibration images are also scored" in capsys.readouterr().err
     assert main(few) == 1
     captured = capsys.readouterr()
     errors = [line for line in captured.err.splitlines() if line.startswith("error: ")]

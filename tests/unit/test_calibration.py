@@ -76,7 +76,6 @@ def test_fixed_shape(pictures):
 
 def test_description_tells_sets_apart(pictures):
     kinds = [{}, {"method": "entropy"}, {"count": 2}, {"seed": 1, "count": 2}, {"input_shape": (512, 512)}]
-    kinds += [{"method": "percentile"}, {"method": "percentile", "percentile": 99.9}]
     told = [json.dumps(CalibrationSet(pictures, **{"count": 3, **kind}).describe()) for kind in kinds]
     assert len(set(told)) == len(kinds)
     facts = json.loads(told[0])
@@ -89,11 +88,11 @@ def test_description_tells_sets_apart(pictures):
 
 def test_scored_pictures_are_refused_under_any_name(tmp_path):
     scored = CocoDataset(paths.demo_data(), "val2017")
-    with pytest.raises(UsageError, match="8 of 8 calibration pictures are also scored"):
+    with pytest.raises(UsageError, match="8 of 8 calibration images are also scored"):
         CalibrationSet(paths.demo_data(), "val2017", 8).refuse(scored)
     shutil.copy(scored.path(scored.image_ids[0]), tmp_path / "renamed.jpg")
     shutil.copy(CalibrationSet().files[0], tmp_path / "a.jpg")
-    with pytest.raises(UsageError, match=r"1 of 2 calibration pictures are also scored, first renamed\.jpg"):
+    with pytest.raises(UsageError, match=r"1 of 2 calibration images are also scored, first renamed\.jpg"):
         CalibrationSet(tmp_path, count=None).refuse(scored)
 
 
@@ -101,8 +100,6 @@ def test_scored_pictures_are_refused_under_any_name(tmp_path):
     "wrong, message",
     [
         ({"method": "min-max"}, "did you mean minmax"),
-        ({"percentile": 50}, "percentile"),
-        ({"percentile": 100.1}, "percentile"),
         ({"input_shape": (512, 500)}, "multiples of 32"),
         ({"count": 0}, "from 1 to 80"),
         ({"count": 81}, "from 1 to 80"),
