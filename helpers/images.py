@@ -1,14 +1,18 @@
-"""Image files -> pixels as the networks want them: upright, BGR, eight bits, whole or refused.
+"""Image files -> pixels as the networks want them: upright, BGR, eight bits, complete or refused.
 
-image = read_image("people.jpg")    # (H, W, 3) uint8
-files = list_images("folder")
+    image = read_image("people.jpg")    # (H, W, 3) uint8
+    files = list_images("folder")
+
+OpenCV decodes, without a word on standard error; Pillow is needed for TIFF alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import struct
+import threading
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator
@@ -22,30 +26,25 @@ if TYPE_CHECKING:
     import os
 
 IMAGE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
-MAX_PIXELS = 2**28  # 0.8 GB decoded; above any camera's picture, below what a crafted header can ask for
+MAX_PIXELS = 2**28  # 0.8 GB decoded; above any camera's image, below what a crafted header can ask for
 
-_JPEG_START = b"\xff\xd8"
-_JPEG_END = b"\xff\xd9"
-_JPEG_EOI = 0xD9
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_JPEG_SCAN = 0xDA
 # Marker codes that begin a frame header; C4, C8 and CC lie in the range and mean something else.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# Any marker with a meaning of its own: stuffed zeros, fill bytes, restarts and SOI are passed over.
-_JPEG_MARKER = re.compile(b"\xff([^\x00\x01\xd0-\xd8\xff])")
+_JPEG_MARKER = re.compile(b"\xff([^\x00\x01\xd0-\xd8\xff])")  # one that a segment with a length follows
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"  # the closing chunk's name and its checksum, the same in every PNG
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads a picture as the networks want it: upright, three channels, eight bits.
+    """Reads an image as the networks want it: upright, three channels, eight bits.
 
-    The EXIF orientation is applied, grey, palette and CMYK become BGR, of 16 bits the upper eight are kept,
-    and an alpha channel is dropped (not composited: behind people, white is as wrong as black), as
-    `cv2.IMREAD_COLOR` does. A JPEG gives exactly `cv2.imread`'s pixels, on which MMPose was evaluated.
-
-    OpenCV reads all of that rightly but TIFF, where it multiplies colours by alpha and misreads Lab; TIFF
-    goes to Pillow. A cut JPEG is refused. One that was cut and then closed with an end marker cannot be told
-    from a whole one, by Pillow neither.
+    The EXIF orientation is applied, gray, palette and CMYK become BGR, of 16 bits the upper eight are kept, and alpha
+    is dropped (not composited: behind people, white is as wrong as black), as `cv2.IMREAD_COLOR` does. A JPEG gives
+    exactly `cv2.imread`'s pixels, on which MMPose was evaluated. TIFF goes to Pillow: OpenCV multiplies its colors by
+    alpha and misreads Lab.
 
     Args:
         path: JPEG, PNG, BMP, WebP or TIFF file (whatever else OpenCV decodes is read too); any characters.
@@ -54,7 +53,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         (H, W, 3) uint8, BGR, C-contiguous.
 
     Raises:
-        DataError: the file is missing, empty, cut short, no picture, or larger than `MAX_PIXELS`.
+        DataError: the file is missing, empty, cut short, not an image, or larger than `MAX_PIXELS`.
     """
     path = Path(path)
     try:
@@ -63,18 +62,16 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         raise DataError(f"Cannot read the image {path}: {error.strerror}; check the path.") from error
     if not data:
         raise DataError(f"The image {path} is empty; copy or download it again.")
-    if data.startswith(_TIFF_STARTS):
-        return _decode_tiff(data, path)
-    return _decode(data, path)
+    return _decode_tiff(data, path) if data.startswith(_TIFF_STARTS) else _decode(data, path)
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """Lists the pictures directly inside a folder, by file extension in any case, sorted by name.
+    """Lists the images directly inside a folder, by file extension in any case, sorted by name.
 
     Names that begin with a dot are left out: they are other programs' (macOS writes a `._x.jpg` per `x.jpg`).
 
     Raises:
-        DataError: the folder is missing or holds no picture.
+        DataError: the folder is missing or holds no image.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -89,21 +86,42 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     return images
 
 
+_silence_lock = threading.Lock()
+_silenced: list[int] = []  # the log level to go back to, once per block that is open
+
+
+@contextlib.contextmanager
+def opencv_silenced() -> Iterator[None]:
+    """Keeps OpenCV from writing to standard error: an error of ours says what it could not do.
+
+    The log level belongs to the process: of blocks that overlap in threads, the last to end brings it back.
+    """
+    logging = getattr(getattr(cv2, "utils", None), "logging", None)
+    if logging is None:  # some OpenCV 4.5 has none, and then speaks
+        yield
+        return
+    with _silence_lock:
+        before = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+        _silenced.append(_silenced[0] if _silenced else before)
+    try:
+        yield
+    finally:
+        with _silence_lock:
+            before = _silenced.pop()
+            if not _silenced:
+                logging.setLogLevel(before)
+
+
 def _decode(data: bytes, path: Path) -> np.ndarray:
     """Decodes anything but TIFF with OpenCV -> (H, W, 3) uint8 BGR."""
-    _refuse_truncated(data, path)
-    size = _claimed_size(data)
-    if size is not None and size[0] * size[1] > MAX_PIXELS:
-        raise _too_large(path)
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our own message is enough
+    _refuse_at_sight(data, path)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        with opencv_silenced():
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:  # a size that OpenCV itself does not allow
         raise _too_large(path) from error
-    finally:
-        cv2.utils.logging.setLogLevel(level)
     if image is None:
-        raise DataError(f"The image {path} is damaged or no picture; copy it again, or convert it to JPEG or PNG.")
+        raise DataError(f"The image {path} is damaged or not an image; copy it again, or convert it to JPEG or PNG.")
     return image
 
 
@@ -127,61 +145,46 @@ def _decode_tiff(data: bytes, path: Path) -> np.ndarray:
     if upright.mode.startswith("I;16"):
         return cv2.cvtColor((np.asarray(upright) >> 8).astype(np.uint8), cv2.COLOR_GRAY2BGR)
     if upright.mode in ("I", "F", "LAB"):
-        raise DataError(f"The image {path} holds {upright.mode} samples, not colours; convert it to 8-bit RGB.")
+        raise DataError(f"The image {path} holds {upright.mode} samples, not colors; convert it to 8-bit RGB.")
     return cv2.cvtColor(np.asarray(upright.convert("RGB")), cv2.COLOR_RGB2BGR)
 
 
-def _refuse_truncated(data: bytes, path: Path) -> None:
-    """Catches cut JPEG and PNG files.
+def _refuse_at_sight(data: bytes, path: Path) -> None:
+    """Refuses a JPEG or PNG that is cut short, or in which a small file claims a huge image.
 
-    OpenCV decodes a JPEG that was cut and padded (a broken download into a reserved file) into a picture with
-    a false lower part. A cut PNG it does refuse, but not without libpng writing to standard error.
+    OpenCV, and Pillow too, decode a JPEG that was cut and padded (a broken download into a reserved file) into an image
+    with a false lower part. In other formats, OpenCV's own limit of 2**30 pixels holds.
     """
     if data.startswith(_JPEG_START):
-        # A file that ends at an end marker is either whole or refused by the decoder: no need to walk it.
-        whole = data.endswith(_JPEG_END) or any(marker == _JPEG_EOI for marker, _ in _jpeg_segments(data))
+        size, scan = _jpeg_header(data)
+        complete = data.find(_JPEG_END, scan) >= 0
+    elif data.startswith(_PNG_START):
+        size = struct.unpack(">II", data[16:24].ljust(8, b"\0"))  # in the first chunk
+        complete = _PNG_END in data
     else:
-        whole = not data.startswith(_PNG_START) or _PNG_END in data
-    if not whole:
+        return
+    if not complete:
         raise DataError(f"The image {path} is cut short; copy or download it again.")
+    if size[0] * size[1] > MAX_PIXELS:
+        raise _too_large(path)
 
 
-def _claimed_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height by the header of a JPEG or PNG, formats in which a small file can hold a huge picture.
+def _jpeg_header(data: bytes) -> tuple[tuple[int, int], int]:
+    """Returns (height, width) as the frame header says, and where the first scan begins (ITU-T T.81, annex B.1.1).
 
-    `None` for others: WebP cannot exceed `MAX_PIXELS`, OpenCV itself stops at four times that, and Pillow,
-    which reads TIFF, at two thirds.
+    Segments are skipped by their length, so that an EXIF thumbnail is not taken for the image.
     """
-    try:
-        if data.startswith(_JPEG_START):
-            for marker, start in _jpeg_segments(data):
-                if marker in _JPEG_FRAMES:
-                    height, width = struct.unpack_from(">HH", data, start + 3)  # after length and precision
-                    return width, height
-        if data.startswith(_PNG_START):
-            width, height = struct.unpack_from(">II", data, len(_PNG_START) + 8)  # in the first chunk
-            return width, height
-    except struct.error:  # cut inside the header: the decoder will say so
-        pass
-    return None
-
-
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yields (marker code, offset of what follows it) up to and including the end marker.
-
-    Segments are skipped by their length, so the thumbnail inside an EXIF segment is not looked into; scans
-    have no length, but in them the byte FF never precedes a marker code. (ITU-T T.81, annex B.1.1.)
-    """
-    position = len(_JPEG_START)
+    size, position = (0, 0), len(_JPEG_START)
     while True:
         found = _JPEG_MARKER.search(data, position)
-        if found is None:
-            return
-        marker, start = found.group(1)[0], found.end()
-        yield marker, start
-        if marker == _JPEG_EOI or start + 2 > len(data):
-            return
-        position = start + struct.unpack_from(">H", data, start)[0]
+        if found is None or found.end() + 7 > len(data):
+            return size, len(data)
+        marker, position = found.group(1)[0], found.end()
+        if marker == _JPEG_SCAN:
+            return size, position
+        if marker in _JPEG_FRAMES:
+            size = struct.unpack_from(">HH", data, position + 3)  # after length and precision
+        position += struct.unpack_from(">H", data, position)[0]
 
 
 def _too_large(path: Path) -> DataError:

@@ -1,30 +1,34 @@
 """Sets of keypoints as data: names, flip pairs, skeleton, sigmas and grouping order, each written once.
 
-COCO17.names[0], len(COCO17)       # "nose", 17
-flipped = poses[:, COCO17.flip_index]
+    COCO17.names[0], len(COCO17)       # "nose", 17
+    flipped = keypoints[:, COCO17.flip_index]
+
+Another set of keypoints, of a hand say, would be another value here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class KeypointSet:
     """What decoding, drawing and evaluation need to know about a dataset's keypoints.
 
     Attributes:
-        names: of the keypoints, in the order of the network's heatmaps.
-        flip_pairs: indices of the left and right keypoint of a kind, which a horizontal flip exchanges.
+        names: in the order of the network's heatmaps.
+        flip_pairs: indices of the left and the right keypoint of a kind, which a horizontal flip exchanges.
         skeleton: bones to draw, pairs of indices.
-        sigmas: how far apart two careful annotators put a keypoint, relative to the person's size: the unit of OKS.
+        sigmas: (K,) float64: how far apart careful annotators put a keypoint, relative to the person's size; for OKS.
         grouping_order: in which keypoints are assigned to people, the most reliable first.
     """
 
     names: tuple[str, ...]
     flip_pairs: tuple[tuple[int, int], ...]
     skeleton: tuple[tuple[int, int], ...]
-    sigmas: tuple[float, ...]
+    sigmas: np.ndarray
     grouping_order: tuple[int, ...]
 
     def __len__(self) -> int:
@@ -33,7 +37,7 @@ class KeypointSet:
 
     @property
     def flip_index(self) -> tuple[int, ...]:
-        """For each keypoint, the index of the one in its place in the flipped image."""
+        """Index, for each keypoint, of the one in its place in the flipped image."""
         exchanged = {**dict(self.flip_pairs), **{right: left for left, right in self.flip_pairs}}
         return tuple(exchanged.get(index, index) for index in range(len(self)))
 
@@ -53,10 +57,12 @@ COCO17 = KeypointSet(
         *((1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),  # head, and ears to shoulders
     ),
     # As measured by the authors of COCO, and as in `pycocotools.cocoeval.Params`.
-    sigmas=(
-        *(0.026, 0.025, 0.025, 0.035, 0.035),  # nose, eyes, ears
-        *(0.079, 0.079, 0.072, 0.072, 0.062, 0.062),  # shoulders, elbows, wrists
-        *(0.107, 0.107, 0.087, 0.087, 0.089, 0.089),  # hips, knees, ankles
+    sigmas=np.array(
+        [
+            *(0.026, 0.025, 0.025, 0.035, 0.035),  # nose, eyes, ears
+            *(0.079, 0.079, 0.072, 0.072, 0.062, 0.062),  # shoulders, elbows, wrists
+            *(0.107, 0.107, 0.087, 0.087, 0.089, 0.089),  # hips, knees, ankles
+        ]
     ),
     # As in MMPose's `HeatmapParser`: head and trunk before limbs.
     grouping_order=(0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16),

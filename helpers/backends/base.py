@@ -146,7 +146,7 @@ class Engine(abc.ABC):
 
         Args:
             batch: H and W multiples of 32; of the engine's input type, that is either (N, 3, H, W) float32, normalised
-                RGB (`preprocess.to_input`), or (N, H, W, 3) uint8, BGR (`preprocess.stack_images`).
+                RGB (`preprocess.to_input`), or (N, H, W, 3) uint8, BGR.
 
         Returns:
             (N, 34, H/4, W/4) float32: 17 heatmaps, then 17 tag maps.

@@ -136,7 +136,7 @@ def export(
         shapes: (height, width) to compare at, see `verify`.
         batches: batch sizes to compare at.
         force: export even if the file can be used again.
-        input_type: `float32`, as `preprocess.to_input` makes it, or `uint8`, as `preprocess.stack_images` does.
+        input_type: `float32`, as `preprocess.to_input` makes it, or `uint8`, BGR as OpenCV reads it.
 
     Returns:
         The file; its sidecar lies beside it.

@@ -1,13 +1,13 @@
-"""Pictures in, poses out: preprocessing, the engine, the flip test and decoding in one callable.
+"""Images in, poses out: preprocessing, the engine, the flip test and decoding in one callable.
 
     engine = backends.get("onnxruntime").load(path)
     estimator = PoseEstimator(engine)
     [poses] = estimator([image])                       # (H, W, 3) uint8 BGR
-    for outcome in estimator.stream(paths, batch_size=8): ...
+    for result in estimator.stream(paths, batch_size=8): ...
 
-Pictures of one padded shape share a batch, so a batch size above one works on a mixed folder too, which MMPose's
-own bottom-up models refuse. While the engine runs one batch, other threads read and resize the pictures of the next
-ones and decode those before; how far they may be ahead is limited, so memory is too, however slow the consumer.
+Images of one padded shape share a batch, so a batch size above one works on a mixed folder too, which MMPose's own
+bottom-up models refuse. While the engine runs one batch, other threads read and resize the images of the next ones and
+decode those before; how far they may be ahead is limited, so memory is too, however slow the consumer.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterable, Iterator, Union
 
+import cv2
 import numpy as np
 
 from helpers.errors import DataError, UsageError
 from helpers.images import read_image
 from helpers.pose import decode
 from helpers.pose.decode import OFFICIAL, DecodeConfig, Poses, decode_poses
-from helpers.pose.preprocess import ResizeTransform, hflip, resize_align, stack_images, to_input
+from helpers.pose.preprocess import ResizeTransform, resize_align, to_input
 
 if TYPE_CHECKING:
     from helpers.backends.base import Engine
@@ -43,13 +44,13 @@ _BATCHES_AHEAD = 2  # batches of network input and output in memory at once: one
 
 @dataclass
 class PoseResult:
-    """What became of one picture.
+    """What became of one image.
 
     Attributes:
         name: the file's path, or "image 3" for the fourth array.
         poses: the people found; None if there is an `error`.
         error: why there are no poses, one sentence; empty if there are.
-        stage_ms: milliseconds of this picture's share in each of `STAGES`.
+        stage_ms: milliseconds of this image's share in each of `STAGES`.
     """
 
     name: str
@@ -59,29 +60,22 @@ class PoseResult:
 
 
 @dataclass
-class _Job:
-    """A picture on its way through the stages.
+class _Item:
+    """An image on its way through the stages."""
 
-    Attributes:
-        outcome: what the caller will get.
-        resized: (h, w, 3) uint8, until it is in a batch or has failed.
-        transform: how it was resized.
-        fault: an error that is no fault of the picture's data, to be raised when it is the picture's turn.
-    """
-
-    outcome: PoseResult
-    resized: np.ndarray | None = None
+    result: PoseResult
+    resized: np.ndarray | None = None  # (h, w, 3) uint8, until it is in a batch or has failed
     transform: ResizeTransform | None = None
-    fault: Exception | None = None
+    fault: Exception | None = None  # not of the image's data: to be raised when it is the image's turn
 
     def fail(self, error: Exception) -> None:
-        """Ends the job: a `DataError` becomes its outcome, anything else stops the stream. Both name the picture."""
+        """Ends the item: a `DataError` becomes its result, anything else stops the stream. Both name the image."""
         self.resized = None
-        text, name = str(error), self.outcome.name
+        text, name = str(error), self.result.name
         if name not in text:
             text = f"{name}: {text}"
         if isinstance(error, DataError):
-            self.outcome.error = text
+            self.result.error = text
         elif isinstance(error, UsageError):
             self.fault = UsageError(text)
         else:
@@ -89,7 +83,7 @@ class _Job:
             self.fault.__cause__ = error
 
 
-class _Pipeline:
+class _Threads:
     """One thread per stage, each with its queue of work; closed, they finish what they are at and skip the rest."""
 
     def __init__(self) -> None:
@@ -107,93 +101,82 @@ class _Pipeline:
 
 
 class PoseEstimator:
-    """Finds people and their 17 COCO keypoints in pictures.
+    """Finds people and their 17 COCO keypoints in images.
 
     Args:
         engine: a loaded network (`helpers.backends.get(name).load(path)`).
-        flip_test: also run the mirror image and average, as the official accuracy figures do; twice the time.
+        flip_test: also run the flipped image and average, as the official accuracy figures do; twice the time.
         input_size: short side of the network's input in pixels.
         config: thresholds and steps of decoding.
     """
 
     def __init__(
-        self,
-        engine: Engine,
-        flip_test: bool = True,
-        input_size: int = 512,
-        config: DecodeConfig = OFFICIAL,
+        self, engine: Engine, flip_test: bool = True, input_size: int = 512, config: DecodeConfig = OFFICIAL
     ) -> None:
         self.engine = engine
         self.flip_test = flip_test
         self.input_size = input_size
         self.config = config
-        # While the caller is still getting ready; until it is done, pictures are decoded by NumPy, to the same poses.
-        threading.Thread(target=decode.warm_up, daemon=True).start()
+        self._compiling: threading.Thread | None = None
 
     def __call__(self, images: Iterable[ImageLike], batch_size: int = 1) -> list[Poses]:
-        """Poses of any number of pictures of any sizes, in their order.
-
-        Args:
-            images: files, or (H, W, 3) uint8 BGR arrays.
-            batch_size: most pictures in one run of the network.
+        """Finds the people in any number of images of any sizes; takes and raises what `stream` does.
 
         Returns:
-            One `Poses` per picture, in pixels of that picture.
+            One `Poses` per image, in order, in pixels of that image.
 
         Raises:
-            DataError: a picture cannot be read, does not have the shape the engine was built for, or makes the
-                network's output not finite; names the picture.
-            UsageError: `batch_size` is below 1, or an array is no BGR picture.
+            DataError: an image cannot be read, does not have the shape the engine was built for, or makes the network's
+                output not finite; names the image.
         """
         found = []
-        for outcome in self.stream(images, batch_size):
-            if outcome.poses is None:
-                raise DataError(outcome.error)
-            found.append(outcome.poses)
+        for result in self.stream(images, batch_size):
+            if result.poses is None:
+                raise DataError(result.error)
+            found.append(result.poses)
         return found
 
     def stream(self, images: Iterable[ImageLike], batch_size: int = 1) -> Iterator[PoseResult]:
-        """Like calling, but yields results as they come and goes on after a picture that cannot be read.
+        """Like calling, but yields results as they come and goes on after an image that cannot be read.
 
-        Stages overlap in threads. Pictures are taken from `images` in the caller's thread, not more than
-        `batch_size` * 12 ahead of what was yielded. Leaving the loop early, or Ctrl-C, ends the threads after at most
-        one run of the engine.
+        Stages overlap in threads. Images are taken from `images` in the caller's thread, at most `batch_size` * 12
+        ahead of what was yielded. Leaving the loop early ends the threads after at most one run of the engine.
 
         Args:
             images: files, or (H, W, 3) uint8 BGR arrays; may be endless.
-            batch_size: most pictures in one run of the network; mirror images come on top.
+            batch_size: most images in one run of the network; flipped images come on top.
 
         Yields:
-            One `PoseResult` per picture, in order.
+            One `PoseResult` per image, in order.
 
         Raises:
-            UsageError: `batch_size` is below 1, or an array is no BGR picture.
-            RuntimeError: a stage failed in a way that is not the picture's fault; names the picture.
+            UsageError: `batch_size` is below 1, or an array is not a BGR image.
+            RuntimeError: a stage failed for another reason than the image's data; names the image.
         """
         if batch_size < 1:
-            raise UsageError(f"The batch size must be 1 or more, not {batch_size}.")
+            raise UsageError(f"The batch size must be at least 1, not {batch_size}.")
         return self._stream(enumerate(images), self._batch_size(batch_size))
 
     def window(self, batch_size: int = 1) -> int:
-        """How many consecutive pictures form batches among themselves.
+        """Returns how many consecutive images form batches among themselves.
 
-        Who cuts a list at multiples of it gets the same batches, so the same bits, in two runs as in one.
-
-        Args:
-            batch_size: as for `stream`.
+        A list cut at multiples of it gives the same batches, so the same bits, in two runs as in one.
         """
         size = self._batch_size(batch_size)
         return size * _WINDOW if size > 1 else 1
 
     def _batch_size(self, batch_size: int) -> int:
-        """Most pictures in one run: what was asked for, unless the engine was built for so many."""
+        """Returns the most images in one run: as asked for, unless the engine was built for a number."""
         if self.engine.dynamic_shape:
             return batch_size
         return max(self.engine.batch_size // (2 if self.flip_test else 1), 1)
 
     def _stream(self, images: Iterator[tuple[int, ImageLike]], batch_size: int) -> Iterator[PoseResult]:
-        """Keeps windows of pictures on their way, and hands out the oldest."""
-        pipeline = _Pipeline()
+        """Keeps windows of images on their way, and hands out the oldest."""
+        if self._compiling is None:  # half a minute the first time; until then NumPy decodes, to the same poses
+            self._compiling = threading.Thread(target=decode.warm_up, daemon=True)
+            self._compiling.start()
+        threads = _Threads()
         windows: deque[Future] = deque()
         length = self.window(batch_size)
         try:
@@ -202,39 +185,40 @@ class PoseEstimator:
                     taken = list(itertools.islice(images, length))
                     if not taken:
                         break
-                    loading = [pipeline.load.submit(self._prepare, pipeline, image, k) for k, image in taken]
-                    windows.append(pipeline.assemble.submit(self._assemble, pipeline, loading, batch_size))
+                    loading = [threads.load.submit(self._prepare, threads, image, k) for k, image in taken]
+                    windows.append(threads.assemble.submit(self._assemble, threads, loading, batch_size))
                 if not windows:
                     return
-                for job, decoded in windows.popleft().result():
+                for item, decoded in windows.popleft().result():
                     if decoded is not None:
                         decoded.result()
-                    if job.fault is not None:
-                        raise job.fault
-                    yield job.outcome
+                    if item.fault is not None:
+                        raise item.fault
+                    yield item.result
         finally:
-            pipeline.close()
+            threads.close()
 
     def maps(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, ResizeTransform]:
-        """The network's raw outputs for one picture, for a look inside.
+        """Runs the network on one image, for a look inside.
 
         Args:
             image: (H, W, 3) uint8 BGR.
 
         Returns:
-            (output, flipped_output, transform): (34, h, w) float32 of the picture, the same of its mirror image
-            (None without flip test), and how to get back to the picture: what `decode_poses` takes.
+            output: (34, h, w) float32.
+            flipped_output: the same of the flipped image; None without flip test.
+            transform: the way back to the image. All three are what `decode_poses` takes.
 
         Raises:
-            DataError: the picture does not have the shape the engine was built for.
+            DataError: the image does not have the shape the engine was built for.
         """
         resized, transform = resize_align(image, self.input_size)
-        self._refuse_shape(resized, "The picture")
+        self._refuse_shape(resized, "The image")
         [output], flipped = self._infer(self._batch([resized]))
         return output, None if flipped is None else flipped[0], transform
 
     def _refuse_shape(self, resized: np.ndarray, name: str) -> None:
-        """An engine built for one shape takes pictures of that shape only."""
+        """Refuses other shapes than the one that an engine was built for."""
         shape = resized.shape[:2]
         if not self.engine.dynamic_shape and shape != self.engine.input_shape:
             raise DataError(
@@ -244,101 +228,100 @@ class PoseEstimator:
 
     # -- stages, each in a thread of its own ---------------------------------------------------------------------
 
-    def _prepare(self, pipeline: _Pipeline, image: ImageLike, index: int) -> _Job:
-        """Loads and resizes one picture."""
+    def _prepare(self, threads: _Threads, image: ImageLike, index: int) -> _Item:
+        """Loads and resizes one image."""
         is_array = isinstance(image, np.ndarray)
-        job = _Job(PoseResult(f"image {index}" if is_array else str(image)))
-        if pipeline.closed.is_set():
-            return job
+        item = _Item(PoseResult(f"image {index}" if is_array else str(image)))
+        if threads.closed.is_set():
+            return item
         try:
             start = time.perf_counter()
             pixels = image if is_array else read_image(Path(os.fspath(image)))
             loaded = time.perf_counter()
-            job.resized, job.transform = resize_align(pixels, self.input_size)
-            self._refuse_shape(job.resized, job.outcome.name)
-            job.outcome.stage_ms["load"] = (loaded - start) * 1e3
-            job.outcome.stage_ms["pre"] = (time.perf_counter() - loaded) * 1e3
-        except Exception as error:  # whatever it is, it belongs to this picture and comes up at its turn
-            job.fail(error)
-        return job
+            item.resized, item.transform = resize_align(pixels, self.input_size)
+            self._refuse_shape(item.resized, item.result.name)
+            item.result.stage_ms["load"] = (loaded - start) * 1e3
+            item.result.stage_ms["pre"] = (time.perf_counter() - loaded) * 1e3
+        except Exception as error:  # whatever it is, it belongs to this image and comes up at its turn
+            item.fail(error)
+        return item
 
-    def _assemble(
-        self, pipeline: _Pipeline, loading: list[Future], batch_size: int
-    ) -> list[tuple[_Job, Future | None]]:
-        """Makes batches of a window of pictures and sends them on: each job with the future of its decoding."""
-        jobs = [future.result() for future in loading]
-        by_shape: dict[tuple[int, ...], list[_Job]] = {}
-        for job in jobs:
-            if job.resized is not None:
-                by_shape.setdefault(job.resized.shape, []).append(job)
+    def _assemble(self, threads: _Threads, loading: list[Future], batch_size: int) -> list[tuple[_Item, Future | None]]:
+        """Makes batches of a window of images and sends them on: each item with the future of its decoding."""
+        items = [future.result() for future in loading]
+        by_shape: dict[tuple[int, ...], list[_Item]] = {}
+        for item in items:
+            if item.resized is not None:
+                by_shape.setdefault(item.resized.shape, []).append(item)
         decoding: dict[int, Future] = {}
         for alike in by_shape.values():
             for k in range(0, len(alike), batch_size):
-                if len(pipeline.unfinished) == _BATCHES_AHEAD:
-                    pipeline.unfinished.popleft().result()
-                if pipeline.closed.is_set():
+                if len(threads.unfinished) == _BATCHES_AHEAD:
+                    threads.unfinished.popleft().result()
+                if threads.closed.is_set():
                     return []
                 chosen = alike[k : k + batch_size]
-                running = pipeline.run.submit(self._run_batch, pipeline, chosen, self._fill_batch(chosen))
-                decoded = pipeline.decode.submit(self._decode_batch, pipeline, chosen, running)
-                pipeline.unfinished.append(decoded)
-                decoding.update((id(job), decoded) for job in chosen)
-        return [(job, decoding.get(id(job))) for job in jobs]
+                running = threads.run.submit(self._run_batch, threads, chosen, self._fill_batch(chosen))
+                decoded = threads.decode.submit(self._decode_batch, threads, chosen, running)
+                threads.unfinished.append(decoded)
+                decoding.update((id(item), decoded) for item in chosen)
+        return [(item, decoding.get(id(item))) for item in items]
 
-    def _fill_batch(self, jobs: list[_Job]) -> np.ndarray:
-        """The network's input for pictures of one shape; they are let go of."""
+    def _fill_batch(self, items: list[_Item]) -> np.ndarray:
+        """Makes the network's input of images of one shape, which are let go of."""
         start = time.perf_counter()
-        batch = self._batch([job.resized for job in jobs])
-        shared = (time.perf_counter() - start) * 1e3 / len(jobs)
-        for job in jobs:
-            job.resized = None
-            job.outcome.stage_ms["pre"] += shared
+        batch = self._batch([item.resized for item in items])
+        shared = (time.perf_counter() - start) * 1e3 / len(items)
+        for item in items:
+            item.resized = None
+            item.result.stage_ms["pre"] += shared
         return batch
 
     def _run_batch(
-        self, pipeline: _Pipeline, jobs: list[_Job], batch: np.ndarray
+        self, threads: _Threads, items: list[_Item], batch: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | None] | None:
-        """The network's outputs for a batch; None if it failed, which is then known to its jobs."""
-        if pipeline.closed.is_set():
+        """Runs the network on a batch; None if it failed, which is then known to its items."""
+        if threads.closed.is_set():
             return None
         start = time.perf_counter()
         try:
             outputs = self._infer(batch)
-        except Exception as error:  # out of memory on a panorama, say: the other pictures go on
-            for job in jobs:
-                job.fail(error)
+        except Exception as error:  # out of memory on a panorama, say: the other images go on
+            for item in items:
+                item.fail(error)
             return None
-        for job in jobs:
-            job.outcome.stage_ms["infer"] = (time.perf_counter() - start) * 1e3 / len(jobs)
+        for item in items:
+            item.result.stage_ms["infer"] = (time.perf_counter() - start) * 1e3 / len(items)
         return outputs
 
-    def _decode_batch(self, pipeline: _Pipeline, jobs: list[_Job], running: Future) -> None:
+    def _decode_batch(self, threads: _Threads, items: list[_Item], running: Future) -> None:
         """Fills in the poses of a batch."""
         outputs = running.result()
         if outputs is None:
             return
-        for k, job in enumerate(jobs):
-            if pipeline.closed.is_set():
+        for k, item in enumerate(items):
+            if threads.closed.is_set():
                 return
             start = time.perf_counter()
-            output, mirrored = (None if half is None else half[k] for half in outputs)
+            output, flipped = (None if half is None else half[k] for half in outputs)
             try:
-                job.outcome.poses = decode_poses(output, mirrored, job.transform, self.config)
+                item.result.poses = decode_poses(output, flipped, item.transform, self.config)
             except Exception as error:
-                job.fail(error)
-            job.outcome.stage_ms["decode"] = (time.perf_counter() - start) * 1e3
+                item.fail(error)
+            item.result.stage_ms["decode"] = (time.perf_counter() - start) * 1e3
 
     # -- the engine ----------------------------------------------------------------------------------------------
 
     def _batch(self, resized: list[np.ndarray]) -> np.ndarray:
-        """The network's input for N resized pictures of one shape; with the flip test their mirror images follow."""
-        batch = stack_images(resized) if self.engine.input_type == "uint8" else to_input(resized)
-        return np.concatenate([batch, hflip(batch)]) if self.flip_test else batch
+        """Makes the network's input of N images of one shape; with the flip test, the flipped images follow."""
+        if self.flip_test:  # bytes are flipped twelve times as quickly as the floats of `to_input`
+            resized = [*resized, *(cv2.flip(image, 1) for image in resized)]
+        return np.stack(resized) if self.engine.input_type == "uint8" else to_input(resized)
 
     def _infer(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Network outputs (N, 34, h, w) of N pictures, and of their mirror images.
+        """Returns the outputs of N images, and of the flipped ones, (N, 34, h, w) each.
 
-        Picture and mirror image go through in one run: that is as fast as two or faster (HRNet: by a tenth).
+        An image and its flipped one go through in one run: that is as fast as two or faster (HRNet: by a tenth).
         """
         most = self.engine.max_batch or len(batch)
         outputs = [self._run(batch[k : k + most]) for k in range(0, len(batch), most)]
@@ -347,7 +330,7 @@ class PoseEstimator:
         return (output[:half], output[half:]) if self.flip_test else (output, None)
 
     def _run(self, batch: np.ndarray) -> np.ndarray:
-        """One run; an engine built for a fixed batch gets its last batch filled up with repeats."""
+        """Runs the engine once; one built for a fixed batch gets its last batch filled up with repeats."""
         missing = 0 if self.engine.dynamic_shape else self.engine.batch_size - len(batch)
         if missing > 0:
             return self.engine.run(np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]))[: len(batch)]

@@ -1,27 +1,22 @@
-"""Picture file -> BGR image -> network input, exactly as MMPose 0.29's bottom-up test pipeline makes it.
+"""BGR image -> network input, exactly as MMPose 0.29's bottom-up test pipeline makes it.
 
-    image = read_image("people.jpg")              # (H, W, 3) uint8, BGR, upright
     resized, transform = resize_align(image)      # (h, w, 3) uint8, short side 512, multiples of 64
-    batch = to_input([resized])                   # (1, 3, h, w) float32; for uint8 engines: stack_images
+    batch = to_input([resized])                   # (1, 3, h, w) float32
 
-The way back, from network pixels to those of the image, is `decode.to_image`.
-
-Everything here equals mmpose's own result to the last bit (tests/parity/test_preprocess.py).
+The way back, from network pixels to those of the image, is `decode.to_image`. Everything here equals mmpose's own
+result to the last bit (tests/parity/test_preprocess.py).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Sequence
+from typing import Sequence
 
 import cv2
 import numpy as np
 
 from helpers.errors import DataError, UsageError
-
-if TYPE_CHECKING:
-    pass
 
 SIZE_MULTIPLE = 64  # what the deepest network's strides and its up-sampling need
 MEAN_RGB = (0.485, 0.456, 0.406)  # ImageNet statistics, which the backbones were trained with
@@ -29,9 +24,7 @@ STD_RGB = (0.229, 0.224, 0.225)
 
 MAX_SIDE = 32766  # cv2.warpAffine addresses pixels with 16 signed bits
 
-_MMPOSE_UNIT = 200.0  # MMPose gives `scale` in units of 200 pixels
-
-# -------------------------------------------------------------------------------- image -> network input
+SCALE_UNIT = 200.0  # MMPose gives `scale` in units of 200 pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +47,13 @@ class ResizeTransform:
     def matrix(self) -> np.ndarray:
         """(2, 3) float64 affine, original pixels -> network-input pixels, as `cv2.warpAffine` takes it.
 
-        To lay a heatmap of the input's size over the picture:
+        To lay a heatmap of the input's size over the image:
         `cv2.warpAffine(heatmap, transform.matrix, transform.image_size, flags=cv2.WARP_INVERSE_MAP)`.
         """
         width, height = self.base_size
         # Like MMPose, from the width alone: the scale is the same along both axes.
         return cv2.getAffineTransform(
-            _three_corners(self.center, self.scale[0] * _MMPOSE_UNIT),
+            _three_corners(self.center, self.scale[0] * SCALE_UNIT),
             _three_corners((width * 0.5, height * 0.5), width),
         )
 
@@ -68,16 +61,16 @@ class ResizeTransform:
 def resize_align(image: np.ndarray, input_size: int = 512) -> tuple[np.ndarray, ResizeTransform]:
     """Scales an image so that its short side is `input_size`, and pads it to multiples of 64 with black.
 
-    The long side keeps the aspect ratio and is rounded up to a multiple of 64; the strip that this adds is
-    split between both ends. Same pixels and same transform as mmpose 0.29.0's `BottomUpGetImgSize` and
-    `BottomUpResizeAlign` (mmpose/datasets/pipelines/bottom_up_transform.py) with `test_scale_factor=[1]`.
+    The long side keeps the aspect ratio and is rounded up to a multiple of 64; the strip that this adds is split
+    between both ends. Same pixels and same transform as mmpose 0.29.0's `BottomUpGetImgSize` and `BottomUpResizeAlign`
+    (mmpose/datasets/pipelines/bottom_up_transform.py) with `test_scale_factor=[1]`.
 
     Args:
         image: (H, W, 3) uint8, any channel order.
         input_size: length of the short side in pixels, itself rounded up to a multiple of 64.
 
     Returns:
-        The (h, w, 3) uint8 network-size image and how it was placed, for the way back.
+        (h, w, 3) uint8 network-size image, and how it was placed.
 
     Raises:
         UsageError: `image` is not (H, W, 3) uint8, or `input_size` is not positive.
@@ -92,10 +85,10 @@ def resize_align(image: np.ndarray, input_size: int = 512) -> tuple[np.ndarray, 
 
 
 def to_input(resized_images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """Turns network-size images into the networks' input: RGB, normalised, channels first.
+    """Turns network-size images into the networks' input: RGB, normalized, channels first.
 
-    Equal to mmpose's `ToTensor` and `NormalizeTensor` to the last bit: a channel has 256 possible values, so
-    each is computed once, in mmpose's order of float32 operations, and looked up.
+    Equal to mmpose's `ToTensor` and `NormalizeTensor` to the last bit: a channel has 256 possible values, so each is
+    computed once, in mmpose's order of float32 operations, and looked up.
 
     Args:
         resized_images: N images of one shape, (h, w, 3) uint8 BGR.
@@ -104,82 +97,44 @@ def to_input(resized_images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         (N, 3, h, w) float32, C-contiguous.
 
     Raises:
-        UsageError: no image, or images that do not share one shape.
+        UsageError: no image, or images of several shapes.
     """
-    height, width, _ = _shared_shape(resized_images)
+    shapes = sorted({image.shape for image in resized_images})
+    if len(shapes) != 1:
+        raise UsageError(f"A batch needs one or more images of one shape, not {shapes or 'none'}.")
+    height, width, _ = shapes[0]
     batch = np.empty((len(resized_images), 3, height, width), np.float32)
     for image, planes in zip(resized_images, batch):
-        for channel_bgr, plane, table in zip(cv2.split(image), planes[::-1], _NORMALISED[::-1]):
+        for channel_bgr, plane, table in zip(cv2.split(image), planes[::-1], _NORMALIZED[::-1]):
             cv2.LUT(channel_bgr, table, dst=plane)
     return batch
 
 
-def stack_images(resized_images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """Turns network-size images into the input of networks that normalise by themselves.
-
-    Args:
-        resized_images: N images of one shape, (h, w, 3) uint8 BGR.
-
-    Returns:
-        (N, h, w, 3) uint8 BGR, C-contiguous.
-
-    Raises:
-        UsageError: no image, or images that do not share one shape.
-    """
-    _shared_shape(resized_images)
-    return np.stack(resized_images)
-
-
-def hflip(batch: np.ndarray) -> np.ndarray:
-    """Flips a batch left to right, for the flip test.
-
-    Args:
-        batch: (N, 3, H, W) float32 from `to_input`, or (N, H, W, 3) uint8 from `stack_images`.
-
-    Returns:
-        The same shape and dtype, C-contiguous.
-    """
-    if batch.dtype != np.uint8:
-        return np.ascontiguousarray(batch[..., ::-1])
-    flipped = np.empty_like(batch, order="C")
-    for image, target in zip(batch, flipped):
-        cv2.flip(image, 1, dst=target)  # NumPy copies pixel by pixel, twenty times slower
-    return flipped
-
-
-def _shared_shape(images: Sequence[np.ndarray] | np.ndarray) -> tuple[int, ...]:
-    """The shape of all these images."""
-    shapes = sorted({image.shape for image in images})
-    if len(shapes) != 1:
-        raise UsageError(f"A batch needs one or more images of one shape, not {shapes or 'none'}.")
-    return shapes[0]
-
-
-def _normalised_values() -> np.ndarray:
-    """(3, 256) float32: what each byte becomes in each of the channels R, G, B."""
+def _normalized_values() -> np.ndarray:
+    """Returns each byte's value in the channels R, G and B, (3, 256) float32."""
     mean = np.array(MEAN_RGB, np.float32)[:, None]
     std = np.array(STD_RGB, np.float32)[:, None]
     return (np.arange(256, dtype=np.float32) / np.float32(255) - mean) / std
 
 
-_NORMALISED = _normalised_values()
+_NORMALIZED = _normalized_values()
 
 
 def _place(width: int, height: int, input_size: int) -> ResizeTransform:
-    """MMPose's `_get_multi_scale_size`; the order of the float operations is its own, for equality."""
+    """Does what MMPose's `_get_multi_scale_size` does, in its order of float operations, for equality."""
     short = _round_up(input_size)
     if width < height:
         base_size = short, _round_up(short / width * height)
-        scale = width / _MMPOSE_UNIT, base_size[1] / base_size[0] * width / _MMPOSE_UNIT
+        scale = width / SCALE_UNIT, base_size[1] / base_size[0] * width / SCALE_UNIT
     else:
         base_size = _round_up(short / height * width), short
-        scale = base_size[0] / base_size[1] * height / _MMPOSE_UNIT, height / _MMPOSE_UNIT
+        scale = base_size[0] / base_size[1] * height / SCALE_UNIT, height / SCALE_UNIT
     if max(width, height, *base_size) > MAX_SIDE:
         raise DataError(
             f"An image of {width} x {height} pixels needs a {base_size[0]} x {base_size[1]} network input, "
             f"and {MAX_SIDE} is the longest side that works; crop or shrink it."
         )
-    # round() takes halves to the even neighbour, so the centre of odd sizes may lie half a pixel either way.
+    # round() takes halves to the even neighbour, so the center of odd sizes may lie half a pixel either way.
     center = np.array([round(width / 2), round(height / 2)])
     return ResizeTransform((width, height), base_size, center, np.array(scale))
 
@@ -189,11 +144,9 @@ def _round_up(length: float) -> int:
 
 
 def _three_corners(center: Sequence[float], width: float) -> np.ndarray:
-    """(3, 2) float32: the centre, the point half a width above it, and that one's neighbour at a right angle.
-
-    Three points fix an affine map; MMPose's `get_affine_transform` takes these and rounds them to float32,
-    which decides the last bits of the map.
-    """
+    """Returns the center, the point half a width above it, and its neighbor at a right angle, (3, 2) float32."""
+    # Three points fix an affine map. MMPose's `get_affine_transform` takes these and rounds them to float32, which
+    # decides the last bits of the map.
     corners = np.empty((3, 2), np.float32)
     corners[0] = center
     corners[1] = center[0], center[1] - width * 0.5

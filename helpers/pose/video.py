@@ -1,10 +1,10 @@
 """A video in, the same video with skeletons out, frame by frame: memory does not grow with its length.
 
     done = annotate("walk.mov", "walk_poses.mp4", PoseEstimator(engine), draw.draw_poses)
-    print(done)          # walk_poses.mp4: 250 frames, played at 25 per second, made at 4.1 frames per second
+    print(done)          # walk_poses.mp4: 250 frames, 4.1 per second (it plays at 25 per second)
 
 OpenCV reads whatever its FFmpeg does, turns frames upright as the file says, and writes VP9 in an MP4 file, which
-browsers play. There is no sound in what is written.
+browsers play. The sound is lost.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 
 from helpers.artifacts import atomic_write
 from helpers.errors import DataError
+from helpers.images import opencv_silenced
 
 if TYPE_CHECKING:
     from helpers.pose.decode import Poses
@@ -30,28 +31,18 @@ if TYPE_CHECKING:
 SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts"))
 _CODECS = ("vp09", "mp4v")  # browsers do not play the second, which every build of OpenCV writes
 _USUAL_FPS = 25.0  # where the file does not say
-
-# FFmpeg would print what is wrong with a file as well. OpenCV looks at this once, at the first video of a process.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+_FFMPEG_LOG_LEVEL = "OPENCV_FFMPEG_LOGLEVEL"
 
 
 @dataclass(frozen=True)
 class Annotated:
-    """What became of a video.
+    """What became of a video."""
 
-    Attributes:
-        path: the painted one; the one that was read if none was painted.
-        frames: how many were read.
-        announced: how many the file says it has; 0 if it does not say. More than `frames` if it is cut short.
-        fps: frames per second of playing.
-        wall_s: seconds that it all took.
-    """
-
-    path: Path
-    frames: int
-    announced: int
-    fps: float
-    wall_s: float
+    path: Path  # the painted one; the one that was read if none was painted
+    frames: int  # that were read
+    announced: int  # by the file, 0 if it does not say; more than `frames` if it is cut short
+    fps: float  # frames per second of playing
+    wall_s: float  # seconds that it all took
 
     def __str__(self) -> str:
         """One line."""
@@ -84,26 +75,26 @@ def annotate(
         estimator: ready to run.
         paint: (frame (H, W, 3) uint8 BGR, its poses) -> painted frame of the same size, such as `draw.draw_poses`.
         batch_size: most frames in one run of the network.
-        each: called for every frame with its index, its second in the video, and what was found.
+        each: called for every frame with its index, its second in the video, and its result.
         progress: called after every frame with (done, all); all is 0 if the file does not say.
 
     Raises:
-        DataError: the video is missing, unreadable or without a frame; a frame does not have the shape the engine
-            was built for; or `target` cannot be written.
+        DataError: the video is missing, unreadable or without a frame; a frame does not have the shape the engine was
+            built for; or `target` cannot be written.
     """
     start, done, waiting = time.perf_counter(), 0, deque()
     with contextlib.ExitStack() as stack:
         capture = stack.enter_context(_opened(source))
         announced, fps = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0), _fps(capture)
         sink = None if target is None else stack.enter_context(_Sink(Path(target), fps))
-        for outcome in estimator.stream(_taken(capture, waiting), batch_size):
+        for result in estimator.stream(_taken(capture, waiting), batch_size):
             frame = waiting.popleft()
-            if outcome.poses is None:
-                raise DataError(outcome.error.replace(outcome.name, f"{source}, frame {done}"))
+            if result.poses is None:
+                raise DataError(result.error.replace(result.name, f"{source}, frame {done}"))
             if sink is not None:
-                sink.write(paint(frame, outcome.poses))
+                sink.write(paint(frame, result.poses))
             if each is not None:
-                each(done, done / fps, outcome)
+                each(done, done / fps, result)
             done += 1
             if progress is not None:
                 progress(done, announced)
@@ -113,7 +104,7 @@ def annotate(
 
 
 def pan(image: np.ndarray, target: str | os.PathLike[str], frames: int = 8) -> Path:
-    """Makes a video of one picture, a second long: its left three quarters, moving to the right ones.
+    """Makes a video of one image, a second long: its left three quarters, moving to the right ones.
 
     Args:
         image: (H, W, 3) uint8 BGR.
@@ -128,7 +119,7 @@ def pan(image: np.ndarray, target: str | os.PathLike[str], frames: int = 8) -> P
 
 
 def stills(path: str | os.PathLike[str], count: int) -> list[np.ndarray]:
-    """Frames spread evenly over a video, (H, W, 3) uint8 BGR each; all if there are no more than `count`.
+    """Returns frames spread evenly over a video, (H, W, 3) uint8 BGR each; all if there are no more than `count`.
 
     Raises:
         DataError: the video is missing, unreadable or without a frame.
@@ -148,34 +139,34 @@ def _no_frame(path: str | os.PathLike[str]) -> DataError:
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[cv2.VideoCapture]:
-    """The video, ready to be read."""
+    """Opens a video to read it."""
     try:
         with Path(path).open("rb"):  # OpenCV does not say why it cannot
             pass
     except OSError as error:
         raise DataError(f"Cannot read the video {path}: {error.strerror}; check the path.") from error
-    with _quietly():
+    with _silenced():
         capture = cv2.VideoCapture(str(Path(path).absolute()), cv2.CAP_FFMPEG)
     try:
         if not capture.isOpened():
-            raise DataError(f"The video {path} is damaged or no video; copy it again, or convert it to MP4.")
+            raise DataError(f"The video {path} is damaged or not a video; copy it again, or convert it to MP4.")
         yield capture
     finally:
         capture.release()
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """OpenCV's own messages are left out: what it could not do is told by an error."""
-    logging = getattr(cv2.utils, "logging", None)
-    if logging is None:  # some OpenCV 4.5 has none, and then speaks
-        yield
-        return
-    level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+def _silenced() -> Iterator[None]:
+    """Keeps OpenCV and FFmpeg from writing to standard error while a video is opened."""
+    ours = _FFMPEG_LOG_LEVEL not in os.environ
+    if ours:  # OpenCV reads it once, at the first video of a process
+        os.environ[_FFMPEG_LOG_LEVEL] = "-8"
     try:
-        yield
+        with opencv_silenced():
+            yield
     finally:
-        logging.setLogLevel(level)
+        if ours:
+            os.environ.pop(_FFMPEG_LOG_LEVEL, None)
 
 
 def _fps(capture: cv2.VideoCapture) -> float:
@@ -184,7 +175,7 @@ def _fps(capture: cv2.VideoCapture) -> float:
 
 
 def _taken(capture: cv2.VideoCapture, waiting: deque[np.ndarray]) -> Iterator[np.ndarray]:
-    """The frames one by one; each is also put where whoever paints them finds it."""
+    """Yields the frames one by one; each is also queued for the painter."""
     while True:
         there, frame = capture.read()
         if not there:
@@ -196,22 +187,22 @@ def _taken(capture: cv2.VideoCapture, waiting: deque[np.ndarray]) -> Iterator[np
 class _Sink:
     """A video being written: a temporary file until the block ends well.
 
-    Its size is that of the first frame, rounded up to even numbers, since codecs halve the colours.
+    Its size is that of the first frame, rounded up to even numbers, since codecs halve the colors.
     """
 
     def __init__(self, target: Path, fps: float) -> None:
         self.target, self.fps = target, fps
-        self.stack = contextlib.ExitStack()
+        self.file = atomic_write(target)
         self.writer: cv2.VideoWriter | None = None
 
     def __enter__(self) -> _Sink:
-        self.part = self.stack.enter_context(atomic_write(self.target))
+        self.part = self.file.__enter__()
         return self
 
     def __exit__(self, *failure: object) -> bool | None:
         if self.writer is not None:
             self.writer.release()  # before the file gets its name
-        return self.stack.__exit__(*failure)
+        return self.file.__exit__(*failure)
 
     def write(self, frame: np.ndarray) -> None:
         """Appends a frame (H, W, 3) uint8 BGR."""
@@ -226,10 +217,9 @@ class _Sink:
         self.writer.write(frame)
 
     def _open(self) -> cv2.VideoWriter:
-        size = (self.width, self.height)
         for codec in _CODECS:
-            with _quietly():
-                code = cv2.VideoWriter_fourcc(*codec)
+            with _silenced():
+                code, size = cv2.VideoWriter_fourcc(*codec), (self.width, self.height)
                 writer = cv2.VideoWriter(str(self.part), cv2.CAP_FFMPEG, code, self.fps, size)
             if writer.isOpened():
                 return writer

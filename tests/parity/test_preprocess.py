@@ -12,7 +12,7 @@ from PIL import Image
 from helpers import zoo
 from helpers.export.mmpose_chain import official_config
 from helpers.images import read_image
-from helpers.pose.preprocess import hflip, resize_align, to_input
+from helpers.pose.preprocess import resize_align, to_input
 
 EDGES = [(1, 1), (1, 2), (2, 1), (3, 2), (7, 5), (1, 3), (9, 4), (64, 64), (63, 65), (65, 64)]
 MULTIPLES = [
@@ -47,7 +47,7 @@ def noise(width: int, height: int) -> np.ndarray:
 
 
 def as_tensor(results: dict) -> dict:
-    """Stands in for ToTensor and NormalizeTensor, to look at the resized pixels themselves."""
+    """Takes the place of ToTensor and NormalizeTensor, to look at the resized pixels themselves."""
     return {**results, "img": torch.from_numpy(results["img"].copy())}
 
 
@@ -90,28 +90,28 @@ def test_other_input_sizes(input_size):
 
 
 @pytest.fixture(scope="module")
-def picture_files(tmp_path_factory):
-    """JPEG as in COCO, one that was taken sideways, grey, PNG with alpha and with 16 bits."""
-    folder = tmp_path_factory.mktemp("pictures")
+def image_files(tmp_path_factory):
+    """JPEG as in COCO, one that was taken sideways, gray, PNG with alpha and with 16 bits."""
+    folder = tmp_path_factory.mktemp("images")
     smooth = cv2.resize(noise(40, 30), (320, 241), interpolation=cv2.INTER_CUBIC)
     exif = Image.Exif()
     exif[0x0112] = 8
     Image.fromarray(smooth).save(folder / "plain.jpg", quality=90)
     Image.fromarray(smooth).save(folder / "sideways.jpg", quality=90, exif=exif)
-    Image.fromarray(smooth[..., 0]).save(folder / "grey.jpg")
+    Image.fromarray(smooth[..., 0]).save(folder / "gray.jpg")
     Image.fromarray(np.dstack([smooth, smooth[..., 0]])).save(folder / "alpha.png")
     cv2.imwrite(str(folder / "deep.png"), noise(211, 307).astype(np.uint16) * 251)
     return sorted(folder.iterdir())
 
 
 @pytest.mark.parametrize("model", zoo.NETWORKS)
-def test_network_input_from_file_is_bit_identical(model, picture_files):
+def test_network_input_from_file_is_bit_identical(model, image_files):
     """File to tensor through the official config's own test pipeline; its last step only collects."""
     *steps, collect = official_config(model).data.test.pipeline
     assert collect.type == "Collect"
     pipeline = Compose(steps)
-    assert len(picture_files) == 5
-    for path in picture_files:
+    assert len(image_files) == 5
+    for path in image_files:
         results = pipeline({"image_file": str(path), "ann_info": {"image_size": np.array([512, 512])}})
         theirs = results["ann_info"]["aug_data"][0]
         resized, transform = resize_align(read_image(path))
@@ -119,7 +119,7 @@ def test_network_input_from_file_is_bit_identical(model, picture_files):
         assert_same_transform(transform, results["ann_info"])
         assert batch.dtype == np.float32 and theirs.dtype == torch.float32
         np.testing.assert_array_equal(batch, theirs.numpy())
-        np.testing.assert_array_equal(hflip(batch), torch.flip(theirs, [3]).numpy())
+        np.testing.assert_array_equal(to_input([cv2.flip(resized, 1)]), torch.flip(theirs, [3]).numpy())
 
 
 def test_every_byte_is_normalised_alike():

@@ -487,7 +487,7 @@ def test_mirror_images_do_not_leave_the_range(engine):
 
 
 def test_uint8_input_gives_the_same_maps(backend, engine, tiny):
-    from helpers.pose.preprocess import stack_images, to_input
+    from helpers.pose.preprocess import to_input
 
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 128, 3), np.uint8)
     eight_bit = backend.configured(uint8_input=True)
@@ -495,9 +495,7 @@ def test_uint8_input_gives_the_same_maps(backend, engine, tiny):
     assert path.name == "MobileNetv2_mmpose_model_force_float32_true_uint8"
     with eight_bit.load(path) as taking_bytes:
         assert taking_bytes.input_type == "uint8"
-        np.testing.assert_allclose(
-            taking_bytes.run(stack_images(images)), engine.run(to_input(images)), rtol=1e-3, atol=1e-3
-        )
+        np.testing.assert_allclose(taking_bytes.run(images), engine.run(to_input(images)), rtol=1e-3, atol=1e-3)
         with pytest.raises(UsageError, match="uint8"):
             taking_bytes.run(to_input(images))
         with pytest.raises(DataError, match=r"An input of 64 x 320 .* is outside"):
