@@ -154,7 +154,7 @@ class PoseEstimator:
             RuntimeError: a stage failed for another reason than the image's data; names the image.
         """
         if batch_size < 1:
-            raise UsageError(f"The batch size must be at least 1, not {batch_size}.")
+            raise UsageError(f"The batch size must be 1 or more, not {batch_size}.")
         return self._stream(enumerate(images), self._batch_size(batch_size))
 
     def window(self, batch_size: int = 1) -> int:

@@ -28,14 +28,14 @@ def encoded(suffix: str, pixels: np.ndarray = PIXELS) -> bytes:
     return cv2.imencode(suffix, pixels)[1].tobytes()
 
 
-def saved(kind: str, picture: Image.Image = UPRIGHT, **options) -> bytes:
+def saved(kind: str, image: Image.Image = UPRIGHT, **options) -> bytes:
     file = io.BytesIO()
-    picture.save(file, kind, **options)
+    image.save(file, kind, **options)
     return file.getvalue()
 
 
 def animated(kind: str, **options) -> bytes:
-    """The picture, then its mirror image upside down."""
+    """The image, then the same upside down."""
     return saved(kind, save_all=True, append_images=[UPRIGHT.rotate(180)], **options)
 
 
@@ -45,8 +45,6 @@ def turned(orientation: int) -> bytes:
     return saved("PNG", exif=exif)
 
 
-# ------------------------------------------------------------------------------------------------ pictures
-
 BROKEN = {
     "zero.jpg": (b"", "is empty"),
     "cut.jpg": (SOURCE.read_bytes()[:9000], "cut short"),
@@ -54,11 +52,11 @@ BROKEN = {
     "cut.webp": (encoded(".webp")[:9000], "damaged"),
     "cut.bmp": (encoded(".bmp")[:9000], "damaged"),
     "cut.tif": (encoded(".tif")[:9000], "damaged"),
-    "letter.jpg": (b"Dear reader, this is no picture.", "no picture"),
+    "letter.jpg": (b"Dear reader, this is a letter.", "not an image"),
     "long.png": (encoded(".png", np.zeros((10, 10000, 3), np.uint8)), "10000 x 10 pixels"),
     "tall.png": (encoded(".png", np.zeros((10000, 10, 3), np.uint8)), "10 x 10000 pixels"),
 }
-FIRST = {  # where the first frame, or the only one, is the picture to the last bit
+FIRST = {  # where the first frame, or the only one, is the image to the last bit
     "other.jpg": encoded(".png"),  # the ending lies
     "animated.png": animated("PNG"),
     "animated.webp": animated("WEBP", lossless=True),
@@ -77,7 +75,7 @@ def folder_of(root: Path, files: dict[str, bytes]) -> Path:
 
 
 @pytest.mark.parametrize("name", [*FIRST, *NEAR])
-def test_odd_pictures_are_read(tmp_path, name):
+def test_odd_images_are_read(tmp_path, name):
     path = folder_of(tmp_path / "odd é", {name: {**FIRST, **NEAR}[name]}) / name
     found = images.read_image(path)
     assert found.shape == PIXELS.shape
@@ -85,7 +83,7 @@ def test_odd_pictures_are_read(tmp_path, name):
     assert difference == 0 if name in FIRST else 0 < difference < 4
 
 
-def test_one_pixel_is_a_picture(tmp_path):
+def test_one_pixel_is_an_image(tmp_path):
     path = folder_of(tmp_path / "one", {"one.png": encoded(".png", np.full((1, 1, 3), 7, np.uint8))}) / "one.png"
     resized, _ = preprocess.resize_align(images.read_image(path), 64)
     assert resized.shape == (64, 64, 3)
@@ -93,7 +91,7 @@ def test_one_pixel_is_a_picture(tmp_path):
 
 
 @pytest.mark.parametrize(("orientation", "degrees"), [(3, 180), (6, 270), (8, 90)])
-def test_exif_turns_pictures_as_in_mmpose(tmp_path, orientation, degrees):
+def test_exif_turns_images_as_in_mmpose(tmp_path, orientation, degrees):
     """mmpose 0.29 loads with `mmcv.imfrombytes(flag="color")`, which obeys EXIF: annotations mean turned pixels."""
     mmcv = pytest.importorskip("mmcv")
     path = folder_of(tmp_path / "exif", {"x.png": turned(orientation)}) / "x.png"
@@ -109,25 +107,25 @@ def small(demo_engine):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_broken_pictures_are_named_and_the_others_go_on(small, tmp_path, capfd, batch_size):
+def test_broken_images_are_named_and_the_others_go_on(small, tmp_path, capfd, batch_size):
     folder = folder_of(tmp_path / "some é", {**{k: data for k, (data, _) in BROKEN.items()}, **FIRST})
     files = sorted(folder.iterdir())
-    outcomes = {Path(o.name).name: o for o in small.stream(files, batch_size)}
-    assert len(outcomes) == len(BROKEN) + len(FIRST)
+    results = {Path(o.name).name: o for o in small.stream(files, batch_size)}
+    assert len(results) == len(BROKEN) + len(FIRST)
     for name in FIRST:
-        assert outcomes[name].error == ""
-        assert outcomes[name].poses is not None
+        assert results[name].error == ""
+        assert results[name].poses is not None
     for name, (_, said) in BROKEN.items():
-        assert outcomes[name].poses is None
-        assert name in outcomes[name].error
-        assert said in outcomes[name].error
-        assert "\n" not in outcomes[name].error
+        assert results[name].poses is None
+        assert name in results[name].error
+        assert said in results[name].error
+        assert "\n" not in results[name].error
     assert capfd.readouterr() == ("", ""), "no library adds its own words"
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_output_that_is_no_number(small, monkeypatch, value, tmp_path):
-    """Also from the mirror image: the second half of a batch."""
+def test_output_that_is_not_a_number(small, monkeypatch, value, tmp_path):
+    """Also from the flipped image: the second half of a batch."""
     run = small.engine.run
     for place, channel, flip in ((0, 3, False), (0, 30, False), (3, 5, True)):
 
@@ -139,10 +137,10 @@ def test_output_that_is_no_number(small, monkeypatch, value, tmp_path):
         monkeypatch.setattr(small, "flip_test", flip)
         monkeypatch.setattr(small.engine, "run", spoilt)
         bad = place % 2
-        outcomes = list(small.stream([PIXELS, PIXELS], batch_size=2))
-        assert f"image {bad}: " in outcomes[bad].error
-        assert "NaN or infinity" in outcomes[bad].error
-        assert outcomes[1 - bad].poses is not None
+        results = list(small.stream([PIXELS, PIXELS], batch_size=2))
+        assert f"image {bad}: " in results[bad].error
+        assert "NaN or infinity" in results[bad].error
+        assert results[1 - bad].poses is not None
 
 
 # ------------------------------------------------------------------------------------------------ eval, end to end
@@ -257,9 +255,9 @@ def test_annotations_without_people(command_line, home, tmp_path):
     assert "ap" not in json.loads(record.read_text())
 
 
-def test_infer_goes_on_after_broken_pictures(command_line, tmp_path):
+def test_infer_goes_on_after_broken_images(command_line, tmp_path):
     some = {name: BROKEN[name][0] for name in ("zero.jpg", "cut.bmp", "long.png")}
-    folder = folder_of(tmp_path / "pictures é", {**some, "two words, é.png": FIRST["other.jpg"]})
+    folder = folder_of(tmp_path / "images é", {**some, "two words, é.png": FIRST["other.jpg"]})
     status, out, errors = command_line("infer", str(folder), "--no-flip", "--out", str(tmp_path / "painted"))
     assert status == 1
     assert [line.startswith("error: ") for line in errors] == [True, True, True, False]

@@ -173,7 +173,7 @@ def test_a_video_that_cannot_be_read_is_one_error_and_leaves_no_video(capfd, tmp
     assert main(["infer", str(bad), good, "--no-flip", "--json", "--out", str(tmp_path / "out")]) == 1
     captured = capfd.readouterr()
     first, last = captured.err.strip().splitlines()
-    assert first == f"error: The video {bad} is damaged or no video; copy it again, or convert it to MP4."
+    assert first == f"error: The video {bad} is damaged or not a video; copy it again, or convert it to MP4."
     assert last == "1 of 2 images failed"
     assert [e["video"] for e in json.loads(captured.out)] == [good]
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"good.mp4", "poses.json"}
