@@ -311,7 +311,7 @@ def oks(predicted: np.ndarray, truth: np.ndarray, area: np.ndarray | float) -> n
     """
     predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
     squared = ((predicted[..., :2] - truth[..., :2]) ** 2).sum(axis=-1)
-    spread = 2 * (2 * COCO17.sigmas) ** 2 * (np.asarray(area, np.float64)[..., None] + np.spacing(1))
+    spread = 2 * (2 * np.array(COCO17.sigmas)) ** 2 * (np.asarray(area, np.float64)[..., None] + np.spacing(1))
     labelled = truth[..., 2] > 0
     with np.errstate(invalid="ignore"):  # 0 / 0 where nothing is labelled
         return (np.exp(-squared / spread) * labelled).sum(axis=-1) / labelled.sum(axis=-1)

@@ -1,37 +1,36 @@
-"""Controls for a notebook: another network, engine, precision or picture, and thresholds that follow the mouse.
+"""Controls for a notebook: another network, engine, precision or image, and thresholds that follow the mouse.
 
-    explorer = Explorer(Choice("MobileNetv2", "onnxruntime", "force_float32"), pictures, weights="demo")
+    explorer = Explorer(Choice("MobileNetv2", "onnxruntime", "force_float32"), images, pipeline.load)
     display(explorer.panel())                # drop-down lists and sliders
-    explorer.figure(choice)                  # the same as a plain figure, which a run without a browser keeps
+    explorer.figure()                        # what they start with, as a plain figure, for a run without a browser
 
-A drop-down list builds what it takes and decodes again, in seconds; a threshold only paints again what is decoded,
-with OpenCV, in milliseconds. Callbacks are plain `observe`: `interact` would catch what cells print.
+A drop-down list loads what it takes and decodes again, in seconds; a threshold only paints again what is decoded, in
+milliseconds.
 """
 
 from __future__ import annotations
 
 import html
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Sequence
 
 import cv2
 import numpy as np
 
-from helpers import backends, paths, zoo
-from helpers.backends.calibration import CalibrationSet
+from helpers import backends, zoo
 from helpers.errors import DataError, UsageError
 from helpers.images import read_image
-from helpers.pose.estimator import PoseEstimator
-from helpers.show import draw
+from helpers.show import draw, figures
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
+    from matplotlib.figure import Figure
 
     from helpers.pose.decode import Poses
+    from helpers.pose.estimator import PoseEstimator
 
-_JPEG_QUALITY = 80  # a widget's picture is kept in the notebook's file, too
+_JPEG_QUALITY = 80  # a widget's image is kept in the notebook's file, too
 
 
 @dataclass(frozen=True)
@@ -40,22 +39,21 @@ class Choice:
 
     Attributes:
         model, backend, precision: names, as everywhere.
-        picture: index among the explorer's pictures.
-        joint_threshold: joints with a lower score are not shown.
-        person_threshold: people with a lower score are not shown.
+        image: index among the explorer's images.
+        keypoint_threshold, person_threshold: keypoints and people with a lower score are not shown.
     """
 
     model: str
     backend: str
     precision: str
-    picture: int = 0
-    joint_threshold: float = draw.JOINT_THRESHOLD
+    image: int = 0
+    keypoint_threshold: float = draw.KEYPOINT_THRESHOLD
     person_threshold: float = draw.PERSON_THRESHOLD
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A decoded picture, enlarged once, so that painting it again is quick.
+    """A decoded image, enlarged once, so that painting it again is quick.
 
     Attributes:
         image: (H, W, 3) uint8 BGR.
@@ -67,173 +65,127 @@ class Scene:
 
     @classmethod
     def of(cls, image: np.ndarray, poses: Poses) -> Scene:
-        """Takes a picture (h, w, 3) uint8 BGR of any size, and the people in its pixels.
+        """Takes an image of any size, (h, w, 3) uint8 BGR, and the people in its pixels.
 
-        Joint scores end at 1, as the slider does: a network's hills may be a little higher.
+        Keypoint scores end at 1, as the slider does: a network's hills may be a little higher.
         """
         big, [scaled] = draw.enlarged(image, poses)
         scaled.keypoints[..., 2] = np.minimum(scaled.keypoints[..., 2], 1)
         return cls(big, scaled)
 
-    def jpeg(self, joint_threshold: float, person_threshold: float) -> bytes:
-        """The picture with the people and joints of at least these scores, as a JPEG file."""
-        painted = draw.draw_poses(self.image, self.poses, joint_threshold, person_threshold)
-        return cv2.imencode(".jpg", painted, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
+    def paint(self, choice: Choice) -> np.ndarray:
+        """Paints the people and keypoints that reach the thresholds, (H, W, 3) uint8 BGR."""
+        return draw.draw_poses(self.image, self.poses, choice.keypoint_threshold, choice.person_threshold)
 
-    def counts(self, joint_threshold: float, person_threshold: float) -> str:
-        """How many people and joints these thresholds show, and how many they hide, in words."""
-        people = self.poses.scores >= person_threshold
-        joints = int((self.poses.keypoints[people, :, 2] > joint_threshold).sum())
+    def counts(self, choice: Choice) -> str:
+        """Says how many people and keypoints the thresholds show."""
+        likely = self.poses.scores >= choice.person_threshold
+        keypoints = int((self.poses.keypoints[likely, :, 2] > choice.keypoint_threshold).sum())
         return (
-            f"{people.sum()} of {len(people)} people score {person_threshold:.2f} or more, "
-            f"{joints} of their {17 * people.sum()} joints above {joint_threshold:.2f}"
+            f"{likely.sum()} of {len(likely)} people score {choice.person_threshold:.2f} or more, "
+            f"{keypoints} of their {17 * likely.sum()} keypoints above {choice.keypoint_threshold:.2f}"
         )
 
 
 class Explorer:
-    """Networks, engines, precisions and pictures to choose from; whatever was loaded or decoded is kept.
+    """Networks, engines, precisions and images to choose from; whatever was loaded or decoded is kept.
 
     Args:
         start: where the controls stand at first.
-        pictures: image files.
-        weights: `demo`, `official`, `random`, or a checkpoint file.
-        simulate: whether the magicmind backend runs on its double.
+        images: image files.
+        load: makes an estimator of a model, a backend and a precision, given by these names.
+        models: networks to offer.
     """
 
-    def __init__(self, start: Choice, pictures: Sequence[Path], weights: str = "demo", simulate: bool = False) -> None:
+    def __init__(
+        self,
+        start: Choice,
+        images: Sequence[Path],
+        load: Callable[..., PoseEstimator],
+        models: Sequence[str] = tuple(zoo.NETWORKS),
+    ) -> None:
         self.start = start
-        self.pictures = list(pictures)
-        self.weights = weights
-        self.simulate = simulate
+        self.images = list(images)
+        self.models = list(models)
+        self._load = load
         self._estimators: dict[tuple[str, str, str], PoseEstimator] = {}
         self._scenes: dict[tuple[str, str, str, int], Scene] = {}
 
     def scene(self, choice: Choice) -> Scene:
-        """The picture of a choice, decoded; exported and built on the way if need be.
+        """Returns the image of a choice, decoded.
 
         Raises:
-            UsageError, DataError: there is no such network, weights, engine or precision; or as a build.
+            UsageError, DataError: as the loader.
         """
         engine = (choice.model, choice.backend, choice.precision)
-        key = (*engine, choice.picture)
+        key = (*engine, choice.image)
         if key not in self._scenes:
             if engine not in self._estimators:
-                self._estimators[engine] = self._load(*engine)
-            image = read_image(self.pictures[choice.picture])
+                self._estimators[engine] = self._load(**dict(zip(("model", "backend", "precision"), engine)))
+            image = read_image(self.images[choice.image])
             self._scenes[key] = Scene.of(image, self._estimators[engine]([image])[0])
         return self._scenes[key]
 
-    def figure(self, choice: Choice | None = None) -> Any:
-        """A choice, by default the one to start with, as a matplotlib figure."""
-        choice = choice or self.start
-        scene = self.scene(choice)
-        thresholds = (choice.joint_threshold, choice.person_threshold)
-        title = f"{choice.model}, {choice.backend}, {choice.precision}: {self.pictures[choice.picture].name}"
-        painted = draw.draw_poses(scene.image, scene.poses, *thresholds)
-        return draw.pictures_figure([painted], [scene.counts(*thresholds)], title=title)
+    def figure(self) -> Figure:
+        """Returns the choice to start with as a figure."""
+        scene, at = self.scene(self.start), self.start
+        title = f"{at.model}, {at.backend}, {at.precision}: {self.images[at.image].name}"
+        return figures.gallery([scene.paint(at)], captions=[scene.counts(at)], title=title)
 
     def panel(self) -> VBox:
-        """The controls over the picture, for a notebook to display.
+        """Returns the controls over the image, for a notebook to display.
 
-        A choice that does not work is told in one line below the picture, which stays as it was.
+        A choice that does not work is told in one line below the image, which stays as it was.
         """
-        return _Panel(self).box
-
-    def models(self) -> list[str]:
-        """The networks that there are such weights for."""
-        return paths.demo_models() if self.weights == "demo" else list(zoo.NETWORKS)
-
-    def engines(self) -> list[str]:
-        """The engines that are installed here."""
-        return [name for name in backends.names() if self._backend(name).is_available()[0]]
-
-    def precisions(self, backend: str) -> list[str]:
-        """The precisions that an engine builds."""
-        return list(self._backend(backend).precisions())
-
-    def _backend(self, name: str) -> backends.Backend:
-        return backends.get(name, simulate=self.simulate and name == "magicmind")
-
-    def _load(self, model: str, name: str, precision: str) -> PoseEstimator:
-        backend = self._backend(name)
-        backend.require(precision)
-        if importlib.util.find_spec("mmpose"):
-            from helpers.export import export
-
-            onnx_file = export.export(model, self.weights, backend.opset)
-        else:
-            onnx_file = paths.onnx_file(model, paths.weights_tag(self.weights), backend.opset)
-        built = backend.build(onnx_file, backends.BuildSpec(precision), CalibrationSet())
-        return PoseEstimator(backend.load(built))
-
-
-class _Panel:
-    """The widgets of an explorer and what they do to each other."""
-
-    def __init__(self, explorer: Explorer) -> None:
         import ipywidgets as widgets
 
-        self.explorer, start = explorer, explorer.start
-        wide = {"description_width": "120px"}
-        names = {path.name: index for index, path in enumerate(explorer.pictures)}
+        picture = widgets.Image(format="jpeg", layout=widgets.Layout(max_width="100%"))
+        told = widgets.HTML()
 
-        def choose(description: str, options: Sequence[str] | Mapping[str, int], value: object) -> widgets.Dropdown:
-            return widgets.Dropdown(description=description, options=options, value=value, style=wide)
+        def show(**values: Any) -> None:
+            choice = Choice(**values)
+            try:
+                scene = self.scene(choice)
+            except (UsageError, DataError) as error:
+                told.value = f"<b>{html.escape(str(error))}</b>"
+                return
+            picture.value = cv2.imencode(".jpg", scene.paint(choice), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[
+                1
+            ].tobytes()
+            told.value = scene.counts(choice)
 
-        def slide(description: str, value: float) -> widgets.FloatSlider:
-            layout = widgets.Layout(width="420px")
-            limits = {"min": 0.0, "max": 1.0, "step": 0.01}
-            return widgets.FloatSlider(description=description, value=value, style=wide, layout=layout, **limits)
+        controls = self._controls()
+        output = widgets.interactive_output(show, controls)  # shows what a fault of the code prints
+        rows = [widgets.HBox(list(controls.values())[at : at + 2]) for at in (0, 2, 4)]
+        return widgets.VBox([*rows, picture, told, output])
 
-        self.controls = {
-            "model": choose("network", _with(explorer.models(), start.model), start.model),
-            "backend": choose("engine", _with(explorer.engines(), start.backend), start.backend),
-            "precision": choose("precision", explorer.precisions(start.backend), start.precision),
-            "picture": choose("picture", names, start.picture),
-            "joint_threshold": slide("joint threshold", start.joint_threshold),
-            "person_threshold": slide("person threshold", start.person_threshold),
+    def _controls(self) -> dict[str, Any]:
+        import ipywidgets as widgets
+
+        here = [name for name in backends.names() if backends.get(name).is_available()[0]]
+        builds = {each for name in here for each in backends.get(name).precisions()}
+        options = {
+            "model": self.models,
+            "backend": here,
+            "precision": [name for name in zoo.PRECISIONS if name in builds],
+            "image": [(path.name, index) for index, path in enumerate(self.images)],
         }
-        self.picture = widgets.Image(format="jpeg", layout=widgets.Layout(max_width="100%"))
-        self.told = widgets.HTML()
-        rows = [widgets.HBox(list(self.controls.values())[at : at + 2]) for at in (0, 2, 4)]
-        self.box = widgets.VBox([*rows, self.picture, self.told])
-        self.shown = explorer.scene(start)
-        self._repaint()
-        self.controls["backend"].observe(self._offer_precisions, names="value")  # before it is looked at
-        for name, control in self.controls.items():
-            slow = name in ("model", "backend", "precision", "picture")
-            control.observe(self._look if slow else self._repaint, names="value")
-
-    def _choice(self) -> Choice:
-        return Choice(**{name: control.value for name, control in self.controls.items()})
-
-    def _look(self, _change: object) -> None:
-        """Another network, engine, precision or picture: decode, then paint."""
-        self.told.value = "one moment ..."
-        try:
-            self.shown = self.explorer.scene(self._choice())
-        except (UsageError, DataError) as error:
-            self.told.value = f"<b>{html.escape(str(error))}</b>"
-            return
-        self._repaint()
-
-    def _repaint(self, _change: object = None) -> None:
-        """Other thresholds: paint what is decoded."""
-        choice = self._choice()
-        thresholds = (choice.joint_threshold, choice.person_threshold)
-        self.picture.value = self.shown.jpeg(*thresholds)
-        self.told.value = self.shown.counts(*thresholds)
-
-    def _offer_precisions(self, change: Any) -> None:
-        """An engine offers what it builds; the chosen precision stays if it is among that."""
-        control = self.controls["precision"]
-        offered = self.explorer.precisions(change.new)
-        kept = control.value if control.value in offered else offered[0]
-        with control.hold_trait_notifications():
-            control.options = offered
-            control.value = kept
-
-
-def _with(offered: Sequence[str], chosen: str) -> list[str]:
-    """What is offered, and what was asked for even if it is not."""
-    return list(dict.fromkeys([*offered, chosen]))
+        labels = {"model": "network", "backend": "engine"}
+        style = {"description_width": "130px"}
+        controls: dict[str, Any] = {
+            name: widgets.Dropdown(
+                description=labels.get(name, name), options=offered, value=getattr(self.start, name), style=style
+            )
+            for name, offered in options.items()
+        }
+        for name in ("keypoint_threshold", "person_threshold"):
+            controls[name] = widgets.FloatSlider(
+                description=name.replace("_", " "),
+                value=getattr(self.start, name),
+                min=0.0,
+                max=1.0,
+                step=0.01,
+                style=style,
+                layout=widgets.Layout(width="430px"),
+            )
+        return controls

@@ -25,7 +25,7 @@ from papermill.parameterize import parameterize_notebook
 from helpers import paths, zoo
 from helpers.measure import records
 from helpers.measure.records import Latency, Record
-from helpers.show import draw, report
+from helpers.show import draw, figures, report
 from helpers.show.report import Source
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -74,9 +74,9 @@ def page_file(tmp_path_factory):
         for backend, latency in (("onnxruntime", Latency(90.0, 95.0, 96.0, 99.0, 91.0)), ("magicmind-simulated", None))
         for precision in zoo.PRECISIONS
     ]
-    figures = [draw.save(draw.published_figure(zoo.NETWORKS.values(), ATTACK), folder / f"0{k}_x.png") for k in (3, 4)]
+    charts = [figures.save(figures.bars({"a": {"b": 1}}, ATTACK), folder / f"0{k}_x.png") for k in (3, 4)]
     problems = [f"/a/very/long/path/{'without_a_space' * 12}.json was skipped: {ATTACK}"]
-    return report.write(folder / "report.html", Source(rows, problems, figures))
+    return report.write(folder / "report.html", Source(rows, problems, charts))
 
 
 @pytest.fixture
@@ -221,11 +221,11 @@ def infer(browser, tmp_path_factory):
         context.close()
 
 
-def colourful(picture: np.ndarray) -> int:
+def colorful(picture: np.ndarray) -> int:
     """How many pixels of (H, W, 3) uint8 BGR have a colour that people are painted in, or its darker tone."""
     count = np.zeros(picture.shape[:2], bool)
-    for colour in draw.PERSON_COLOURS:
-        red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
+    for color in draw.PERSON_COLORS:
+        red, green, blue = (int(color[k : k + 2], 16) for k in (1, 3, 5))
         for tone in (1, 0.62):
             count |= (np.abs(picture - np.array([blue, green, red]) * tone) < 24).all(axis=2)
     return int(count.sum())
@@ -240,7 +240,7 @@ def test_notebook_3_runs_in_jupyterlab(infer):
     shown = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
     assert len(shown) >= 7
     picture = cv2.imdecode(np.frombuffer(base64.b64decode(shown[0]), np.uint8), cv2.IMREAD_COLOR)
-    assert colourful(picture) > 1000
+    assert colorful(picture) > 1000
 
 
 def widget_picture(page) -> np.ndarray:
@@ -265,13 +265,13 @@ def move(page, slider, key: str, readout: str) -> np.ndarray:
 
 
 def test_a_slider_of_notebook_3_paints_another_picture(infer):
-    """Joints with a score up to the threshold go: at 1 none is left, at 0 all are there, at the start most."""
+    """Keypoints with a score up to the threshold go: at 1 none is left, at 0 all are there, at the start most."""
     page, _ = infer
-    slider = page.locator(".jupyter-widgets.widget-slider", has_text="joint threshold")
+    slider = page.locator(".jupyter-widgets.widget-slider", has_text="keypoint threshold")
     slider.scroll_into_view_if_needed()
     start = widget_picture(page)
     bare, full = move(page, slider, "End", "1.00"), move(page, slider, "Home", "0.00")
     assert start.shape == bare.shape == full.shape
     painted = [int((np.abs(picture.astype(int) - bare).max(axis=2) > 60).sum()) for picture in (start, full)]
     assert 2000 < painted[0] <= painted[1]
-    assert colourful(full) > colourful(bare) + 1000
+    assert colorful(full) > colorful(bare) + 1000

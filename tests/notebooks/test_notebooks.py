@@ -20,7 +20,7 @@ from tests.notebooks.runner import FOLDER, run
 NAMES = ("01_export", "02_build", "03_infer", "04_benchmark", "05_scale_out")
 FIGURES = {
     "01_export": {"01_heatmaps", "01_check"},
-    "02_build": {"02_agreement", "02_poses", "02_histograms", "02_counts", "02_sensitivity"},
+    "02_build": {"02_agreement", "02_poses", "02_histograms", "02_counts", "02_ranges", "02_sensitivity"},
     "03_infer": {
         "03_truth",
         "03_heatmaps",
@@ -43,7 +43,7 @@ FIGURES = {
         "04_decode",
         "04_throughput",
         "04_trade",
-        "04_ladder",
+        "04_changes",
     },
     "05_scale_out": {"05_limits", *(["05_scaling"] if scale_out.available() else [])},
 }
@@ -109,7 +109,7 @@ def test_thresholds_and_the_same_as_a_plain_picture(walk):
     assert any("image/png" in kind for kind in kinds)
     state = executed["03_infer"].metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"]
     sliders = {s["state"]["description"]: s["state"]["value"] for s in state.values() if "FloatSlider" in str(s)}
-    assert {"joint threshold": 0.1, "person threshold": 0.2}.items() <= sliders.items()
+    assert {"keypoint threshold": 0.1, "person threshold": 0.2}.items() <= sliders.items()
     assert len(json.dumps(state)) < 400_000, "the picture is kept once"
 
 
@@ -168,7 +168,7 @@ def test_a_card_that_is_not_there_is_walked_on_its_double(models, tmp_path):
 
 WRONG = [
     ("01_export", {"model": "HRNet2"}, "There is no model 'HRNet2'; did you mean HRNet?"),
-    ("02_build", {"precision": "int8"}, "does not build int8; use force_float32 or"),
+    ("02_build", {"precision": "int8"}, "There is no precision 'int8'"),
     ("02_build", {"dynamic_shape": "maybe"}, "The parameter dynamic_shape must be of type bool, not 'maybe'."),
     ("03_infer", {"image_num": -1}, "The number of images must be from 1 to 256"),
     ("04_benchmark", {"image_nmu": 3}, "There is no parameter 'image_nmu'; did you mean image_num?"),
