@@ -22,14 +22,7 @@ from helpers.errors import UsageError
 from helpers.keypoints import COCO17
 from helpers.measure.evaluate import compare_poses, match
 from helpers.pose.decode import to_image
-from helpers.show.draw import (
-    KEYPOINT_THRESHOLD,
-    PERSON_COLORS,
-    PERSON_THRESHOLD,
-    confident,
-    draw_poses,
-    enlarged,
-)
+from helpers.show.draw import KEYPOINT_THRESHOLD, PERSON_COLORS, PERSON_THRESHOLD, confident, draw_poses, enlarged
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,13 +75,11 @@ def _styled(make: Callable[..., Figure]) -> Callable[..., Figure]:
     return wrapper
 
 
-def _figure(
-    title: str, width: float, height: float, rows: int = 1, columns: int = 1, **grid
-) -> tuple[Figure, np.ndarray]:
+def _figure(title: str, wide: float, tall: float, rows: int = 1, columns: int = 1, **grid) -> tuple[Figure, np.ndarray]:
     """Returns a figure of so many inches and its (rows, columns) array of axes."""
     from matplotlib.figure import Figure
 
-    fig = Figure(figsize=(width, height), layout="constrained")
+    fig = Figure(figsize=(wide, tall), layout="constrained")
     if title:
         fig.suptitle(title, fontsize=13, fontweight="bold", x=0.01, ha="left")
     return fig, fig.subplots(rows, columns, squeeze=False, **grid)
@@ -360,11 +351,8 @@ def bars(
     values: Mapping[str, Mapping[str, float | None]],
     title: str = "",
     label: str = "",
-    *,
     form: str = "{:.1f}",
-    horizontal: bool = False,
     stacked: bool = False,
-    log: bool = False,
     limit: float | None = None,
     spread: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
 ) -> Figure:
@@ -375,44 +363,35 @@ def bars(
         title: of the figure.
         label: of the values' axis.
         form: how a value is written at its bar; a stack has its total there.
-        horizontal: categories below each other, for many or long names.
-        stacked: the series of a category end to end instead of side by side.
-        log: whether the values' axis is logarithmic.
-        limit: value to mark with a line.
+        stacked: the series of a category end to end instead of below each other.
+        limit: value to mark with a line, on a logarithmic axis.
         spread: series -> category -> (low, high) of a line over the bar.
     """
     names = list(dict.fromkeys(name for series in values.values() for name in series))
-    fig, [[ax]] = _figure(
-        title, 9, 0.36 * len(names) * (1 if stacked else len(values)) ** 0.7 + 1.8 if horizontal else 3.8
-    )
-    draw, width = (ax.barh if horizontal else ax.bar), 0.62 if stacked else 0.8 / len(values)
-    side, thick = ("left", "height") if horizontal else ("bottom", "width")
+    lanes = 1 if stacked else len(values)
+    fig, [[ax]] = _figure(title, 9, 0.36 * len(names) * lanes**0.7 + 1.8)
     ends, text = np.zeros(len(names)), {"fontsize": 9, "padding": 3}
     for k, (color, (series, given)) in enumerate(zip(itertools.cycle(CHART_COLORS), values.items())):
-        heights = np.array([np.nan if given.get(name) is None else given[name] for name in names], float)
-        known = np.nan_to_num(heights)
-        at = np.arange(len(names)) + (0 if stacked else (k - (len(values) - 1) / 2) * width)
-        start = {side: ends.copy()} if stacked else {}
-        drawn = draw(at, known, color=color, label=series, **{thick: width * 0.92}, **start)
-        ends += known
-        lines = [(spread or {}).get(series, {}).get(name) for name in names]
-        for x, line in zip(at, lines):
-            if line is not None:
-                ax.plot(*((line, [x, x]) if horizontal else ([x, x], line)), color=INK, lw=1.3)
+        sizes = np.array([np.nan if given.get(name) is None else given[name] for name in names], float)
+        at = np.arange(len(names)) + (0 if stacked else (k + 0.5) / lanes - 0.5) * 0.8
+        left = ends.copy() if stacked else None
+        drawn = ax.barh(at, np.nan_to_num(sizes), 0.74 / lanes, left, color=color, label=series)
+        ends += np.nan_to_num(sizes)
+        for y, name in zip(at, names):
+            if spread and name in spread.get(series, {}):
+                ax.plot(spread[series][name], [y, y], color=INK, lw=1.3)
         if not stacked:
-            ax.bar_label(drawn, ["" if np.isnan(value) else form.format(value) for value in heights], **text)
+            ax.bar_label(drawn, ["" if np.isnan(size) else form.format(size) for size in sizes], **text)
     if stacked:
         ax.bar_label(drawn, [form.format(total) for total in ends], **text)
-    (ax.set_yticks if horizontal else ax.set_xticks)(range(len(names)), names)
-    (ax.set_xlabel if horizontal else ax.set_ylabel)(label)
-    (ax.set_xscale if horizontal else ax.set_yscale)("log" if log else "linear")
-    ax.margins(**{"x" if horizontal else "y": 0.14})
+    ax.margins(x=0.14)
     if limit is not None:
-        (ax.axvline if horizontal else ax.axhline)(limit, color=INK, lw=2, ls="--")
-    if horizontal:
-        ax.invert_yaxis()
-    if len(values) > 1:
-        _legend_below(ax, len(values))
+        ax.set_xscale("log")
+        ax.axvline(limit, color=INK, lw=2, ls="--")
+    ax.set_yticks(range(len(names)), names)
+    ax.set_xlabel(label)
+    ax.invert_yaxis()
+    _legend_below(ax)
     return fig
 
 
@@ -422,10 +401,8 @@ def lines(
     title: str = "",
     xlabel: str = "",
     ylabel: str = "",
-    *,
     form: str = "",
-    step: bool = False,
-    log: str = "",
+    log: bool = False,
     dashed: Collection[str] = (),
 ) -> Figure:
     """Draws a line through the points (x, y) of each series.
@@ -434,31 +411,28 @@ def lines(
         series: label -> x and y.
         title, xlabel, ylabel: of the figure and its axes.
         form: how y is written at each point; empty for not at all.
-        step: go up where the next point is, as a distribution does, instead of straight to it.
-        log: axes that are logarithmic: `x`, `y` or `xy`.
+        log: whether both axes are logarithmic.
         dashed: series to draw dashed and without points: what would be, not what is.
     """
     fig, [[ax]] = _figure(title, 9, 4.2)
     for color, (label, (x, y)) in zip(itertools.cycle(CHART_COLORS), series.items()):
-        style = {"ls": "--"} if label in dashed else {"drawstyle": "steps-post"} if step else {"marker": "o", "ms": 7}
-        ax.plot(x, y, color=QUIET if label in dashed else color, lw=2.2, label=label, **style)
+        style = {"ls": "--", "color": QUIET} if label in dashed else {"marker": "o", "ms": 7, "color": color}
+        ax.plot(x, y, lw=2.2, label=label, **style)
         for at, value in zip(x, y) if form and label not in dashed else ():
             ax.annotate(form.format(value), (at, value), (0, 9), textcoords="offset points", ha="center", fontsize=9)
-    points = [np.concatenate([np.asarray(pair[axis], float) for pair in series.values()]) for axis in (0, 1)]
-    for axis, scale, values in ((ax.xaxis, ax.set_xscale, points[0]), (ax.yaxis, ax.set_yscale, points[1])):
-        if axis.axis_name in log:
-            scale("log")
-            low, high = values.min() / 1.5, values.max() * (1.5 if axis is ax.xaxis else 2.5)
-            axis.set_view_interval(low, high, ignore=True)
-            _plain_ticks(axis, low, high)
-        elif axis is ax.yaxis:
-            ax.set_ylim(0, 1.15 * values.max())
-    if "x" in log or len(set(points[0])) < 8:
-        ax.set_xticks(sorted(set(points[0])), [f"{x:g}" for x in sorted(set(points[0]))])
-        ax.minorticks_off()
+    places = sorted({float(at) for x, _ in series.values() for at in x})
+    heights = [height for _, y in series.values() for height in y]
+    if log:
+        low, high = min(heights) / 1.5, max(heights) * 2.5
+        ax.set(xscale="log", yscale="log", ylim=(low, high))
+        _plain_ticks(ax.yaxis, low, high)
+    else:
+        ax.set_ylim(0, 1.15 * max(heights))
+    if len(places) < 8:
+        ax.set_xticks(places, [f"{place:g}" for place in places])
+        ax.set_xticks([], minor=True)
     ax.set(xlabel=xlabel, ylabel=ylabel)
-    if len(series) > 1:
-        _legend_below(ax, 3)
+    _legend_below(ax)
     return fig
 
 
@@ -468,7 +442,6 @@ def scatter(
     title: str = "",
     xlabel: str = "",
     ylabel: str = "",
-    *,
     spread: Mapping[str, Sequence[float]] | None = None,
     front: bool = False,
 ) -> Figure:
@@ -492,8 +465,7 @@ def scatter(
         ax.set_xlim(0, 1.15 * points[-1][0])
     ax.margins(0.12, 0.2)
     ax.set(xlabel=xlabel, ylabel=ylabel)
-    if len(series) > 1:
-        _legend_below(ax, 3)
+    _legend_below(ax)
     return fig
 
 
@@ -602,5 +574,8 @@ def _plain_ticks(axis, low: float, high: float) -> None:
     axis.set_ticks([], minor=True)
 
 
-def _legend_below(ax: Axes, columns: int) -> None:
-    ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
+def _legend_below(ax: Axes) -> None:
+    """Names the series, if there are several."""
+    handles, labels = ax.get_legend_handles_labels()
+    if len(labels) > 1:
+        ax.figure.legend(handles, labels, loc="outside lower center", ncols=4)

@@ -61,10 +61,10 @@ MAKERS = {
     "a dead layer": lambda: figures.histograms({"/a/b/Conv": (np.zeros(9), np.linspace(0, 1, 10), 0.0, 0.0)}),
     "roofline": lambda: figures.roofline({"a": (Cost(20.0, 500.0), 0.1)}, 300.0, 20.0),
     "bars": lambda: figures.bars({"here": {"a": 1.0, "b": None}, "there": {"b": -2.0}}),
-    "horizontal": lambda: figures.bars({"x": {"a": 1e-6}}, horizontal=True, log=True, limit=1e-3),
-    "stack": lambda: figures.bars({"load": {"a": 1.0}, "decode": {"a": None}}, horizontal=True, stacked=True),
-    "lines": lambda: figures.lines({"a": ([1, 2], [3, 4])}, form="{:.1f}", log="xy"),
-    "steps of a line": lambda: figures.lines({"a": ([1, 2], [0, 1]), "b": ([1, 3], [0, 1])}, step=True, dashed=["b"]),
+    "a limit": lambda: figures.bars({"x": {"a": 1e-6}}, limit=1e-3),
+    "stack": lambda: figures.bars({"load": {"a": 1.0}, "decode": {"a": None}}, stacked=True),
+    "lines": lambda: figures.lines({"a": ([1, 2], [3, 4])}, form="{:.1f}", log=True),
+    "dashed": lambda: figures.lines({"a": ([1, 2], [0, 1]), "b": ([1, 3], [0, 1])}, dashed=["b"]),
     "scatter": lambda: figures.scatter({"a": (["1", "8"], [3, 4])}),
 }
 
@@ -157,12 +157,12 @@ def test_bars_write_their_values_and_lines_their_spread():
     values = {"float32": {"HRNet": 65.4, "ResNet50": None}, "int8": {"HRNet": 62.5}}
     [ax] = figures.bars(values, form="{:.1f}", spread={"int8": {"HRNet": (62.0, 63.0)}}).axes
     assert texts(ax) == ["65.4", "62.5"]
-    assert [list(line.get_ydata()) for line in ax.lines] == [[62.0, 63.0]]
+    assert [list(line.get_xdata()) for line in ax.lines] == [[62.0, 63.0]]
 
 
 def test_a_stack_shows_its_total():
     stages = {"load": {"a": 1.0, "b": 1.0}, "network": {"a": 150.0, "b": 150.0}, "decode": {"a": 900.0, "b": None}}
-    [ax] = figures.bars(stages, form="{:,.0f} ms", horizontal=True, stacked=True).axes
+    [ax] = figures.bars(stages, form="{:,.0f} ms", stacked=True).axes
     assert texts(ax) == ["1,051 ms", "151 ms"]
 
 
