@@ -1,12 +1,12 @@
-"""Files that are made: complete with a sidecar that says what decided their content, or not there at all.
+"""Files that are made: complete, with a sidecar that says what decided their content, or not there at all.
 
     with artifacts.atomic_write(path) as part:
         part.write_text("...")
     artifacts.write_sidecar(path, opset=17)
     artifacts.is_current(path, {"opset": 17})     # True until the file, or what is wanted, changes
 
-The sidecar of `x` is `x.json`: everything that decided the file's content, its SHA-256 and size, and what was found out
-while making it. A file is used again only if its sidecar agrees with what is wanted now and with the file's bytes.
+The sidecar of `x` is `x.json`: all that decided the file's content, its SHA-256 and size, and what was measured while
+making it. A file is used again only if its sidecar agrees with what is wanted now and with the file's bytes.
 """
 
 from __future__ import annotations
@@ -63,17 +63,17 @@ def atomic_write(path: str | os.PathLike[str], needs: int = 1 << 16) -> Iterator
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.touch()
-        try:
-            yield part
-        except Exception as error:
-            if shutil.disk_usage(str(part.parent)).free < needs:
-                raise DataError(f"{path} cannot be written: No space left on device.") from error
-            raise
-        part.replace(path)
     except OSError as error:
-        if error.filename not in (None, str(part), str(path), str(path.parent)):  # something that the block reads
-            raise
-        raise DataError(f"{path} cannot be written: {error.strerror or error}.") from error
+        raise DataError(f"{path} cannot be written: {error.strerror}.") from error
+    try:
+        yield part
+        part.replace(path)
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename in (None, str(part)):  # not something that the block reads
+            raise DataError(f"{path} cannot be written: {error.strerror or error}.") from error
+        if shutil.disk_usage(str(part.parent)).free < needs:
+            raise DataError(f"{path} cannot be written: No space left on device.") from error
+        raise
     finally:
         with contextlib.suppress(OSError):  # it is gone if all went well
             part.unlink()
@@ -98,7 +98,7 @@ def write_sidecar(path: Path, **facts: Any) -> None:
 
 
 def read_sidecar(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads what a made file's sidecar says.
+    """Reads the sidecar of a made file.
 
     Raises:
         DataError: the sidecar is missing or damaged.

@@ -1,4 +1,4 @@
-"""A folder in COCO's shape -> image ids, picture paths, and the people somebody annotated.
+"""A folder in COCO's format -> image ids, image files, and the annotated people.
 
     <root>/annotations/person_keypoints_<split>.json
     <root>/<split>/000000000139.jpg ...
@@ -7,7 +7,7 @@
     for image_id, path in dataset: ...
     people = dataset.people(image_id)   # keypoints (P, 17, 3), bbox (P, 4), area (P,)
 
-Reading the folder needs numpy alone; pycocotools is imported when an evaluation asks for its COCO object.
+Reading the folder needs NumPy alone; pycocotools is imported when an evaluation asks for its COCO object.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from pycocotools.coco import COCO
 
-# What the entries of the file must have, and as what; `null` is as good as absent.
+# Required keys of the file's entries, and their types; `null` is as good as absent.
 _IMAGE = {"id": int, "file_name": str, "width": int, "height": int}
 _ANNOTATION = {
     "id": int,
@@ -48,17 +48,11 @@ _Item = TypeVar("_Item", int, str, Path)
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """The annotated people of one image, those whom the evaluation scores.
+    """The annotated people of one image, those whom the evaluation scores."""
 
-    Attributes:
-        keypoints: (P, 17, 3) float64: x, y in pixels of the image, and 0 not labelled, 1 hidden, 2 visible.
-        bbox: (P, 4) float64: left, top, width, height in pixels.
-        area: (P,) float64: square pixels of the person's outline, the size that OKS measures errors against.
-    """
-
-    keypoints: np.ndarray
-    bbox: np.ndarray
-    area: np.ndarray
+    keypoints: np.ndarray  # (P, 17, 3) float64: x, y in pixels of the image; 0 not labeled, 1 hidden, 2 visible
+    bbox: np.ndarray  # (P, 4) float64: left, top, width, height in pixels
+    area: np.ndarray  # (P,) float64: square pixels of the person's outline, against which OKS measures errors
 
     def __len__(self) -> int:
         """Number of people."""
@@ -66,16 +60,14 @@ class GroundTruth:
 
 
 class CocoDataset:
-    """Images and people of one split of a COCO-format folder.
-
-    Everything is checked when it is opened, so that a long run does not stop half-way through.
+    """Images and people of one split of a COCO-format folder, all checked at once: a long run must not stop half-way.
 
     Attributes:
         root: folder that holds `annotations` and the split's folder.
         split: name of the image folder, also part of the annotation file's name.
         annotation_file: the JSON that was read.
-        description: what the file says it is, such as "COCO 2017 Dataset"; empty if it does not.
-        category_id: COCO's number for "person" in that file.
+        description: as in that file, such as "COCO 2017 Dataset"; empty if it has none.
+        category_id: the number of "person" in that file.
         image_ids: all image ids, ascending.
     """
 
@@ -83,9 +75,8 @@ class CocoDataset:
         """Reads and checks the annotation file.
 
         Raises:
-            DataError: a folder, the JSON or images are missing; the JSON is damaged, has no person category,
-                or has an image that lacks its name or size, or an annotation of an image that it does not list or that
-                COCO's evaluation cannot score.
+            DataError: a folder, the JSON or images are missing; the JSON is damaged or has no person category; an image
+                lacks its name or size; an annotation is of an unknown image, or COCO's evaluation cannot score it.
         """
         self.root = Path(root)
         self.split = split
@@ -109,7 +100,7 @@ class CocoDataset:
             yield image_id, self.path(image_id)
 
     def path(self, image_id: int) -> Path:
-        """Returns the picture file of an image."""
+        """Returns the file of an image."""
         return self.root / self.split / self._image(image_id)["file_name"]
 
     def size(self, image_id: int) -> tuple[int, int]:
@@ -118,11 +109,11 @@ class CocoDataset:
         return image["width"], image["height"]
 
     def people(self, image_id: int) -> GroundTruth:
-        """Returns the annotated people of an image who have a labelled joint and are no crowd region."""
+        """Returns the annotated people of an image, without crowd regions and people without a labeled keypoint."""
         self._image(image_id)
         people = self._people.get(image_id, [])
         return GroundTruth(
-            keypoints=np.array([person["keypoints"] for person in people], np.float64).reshape(-1, 17, 3),
+            keypoints=np.array([person["keypoints"] for person in people], np.float64).reshape(-1, len(COCO17), 3),
             bbox=np.array([person["bbox"] for person in people], np.float64).reshape(-1, 4),
             area=np.array([person["area"] for person in people], np.float64),
         )
@@ -133,7 +124,7 @@ class CocoDataset:
 
     @property
     def coco(self) -> COCO:
-        """The annotations as a `pycocotools.coco.COCO`, which its evaluation wants.
+        """The annotations as a `pycocotools.coco.COCO`, which its evaluation takes.
 
         Raises:
             UsageError: pycocotools is not installed.
@@ -173,15 +164,17 @@ def seeded_sample(items: Sequence[_Item], count: int | None, seed: int, source: 
     Args:
         items: ids or files.
         count: how many; None for all.
-        seed: start of the random sequence.
-        source: what they are drawn from, to be named in the error.
+        seed: start of the random sequence, 0 or more.
+        source: the folder they are drawn from, to be named in the error.
 
     Returns:
         The chosen ones, ascending.
 
     Raises:
-        UsageError: `count` is below 1 or more than there are.
+        UsageError: `count` is below 1 or more than there are, or `seed` is negative.
     """
+    if seed < 0:  # Python would draw the same ones as for the positive number
+        raise UsageError(f"The seed must be 0 or more, not {seed}.")
     if count is None:
         return sorted(items)
     if not 1 <= count <= len(items):
@@ -209,7 +202,7 @@ def _read_annotations(root: Path, path: Path) -> dict[str, Any]:
             raise DataError(f"The annotations {path} have no {key!r}; use a COCO person_keypoints file.")
         entries = document[key]
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise DataError(f"The {key!r} of {path} are no list of objects; use a COCO person_keypoints file.")
+            raise DataError(f"The {key!r} in {path} must be a list of objects; use a COCO person_keypoints file.")
     if not document["images"]:
         raise DataError(f"The annotations {path} list no image; use a COCO person_keypoints file.")
     return document
@@ -239,7 +232,7 @@ def _images_by_id(document: dict[str, Any], path: Path) -> dict[int, dict[str, A
 def _people_by_image(
     document: dict[str, Any], category_id: int, images: Mapping[int, object], path: Path
 ) -> dict[int, list[dict[str, Any]]]:
-    """Annotations of the people who are scored, by image id, in the file's order."""
+    """Returns the annotations of the people who are scored, by image id, in the file's order."""
     people: dict[int, list[dict[str, Any]]] = {}
     for annotation in document["annotations"]:
         if annotation.get("category_id") != category_id:
@@ -255,12 +248,12 @@ def _people_by_image(
 
 
 def _annotation_fault(annotation: dict[str, Any]) -> str:
-    """Says why pycocotools would fail on an annotation or score it wrongly; empty if it would not."""
+    """Returns why pycocotools would fail on an annotation or score it wrongly; empty if it would not."""
     fault = _entry_fault(annotation, _ANNOTATION)
     if fault:
         return fault
-    if len(annotation["keypoints"]) != 3 * len(COCO17.names):
-        return f"has {len(annotation['keypoints'])} keypoint numbers instead of {3 * len(COCO17.names)}"
+    if len(annotation["keypoints"]) != 3 * len(COCO17):
+        return f"has {len(annotation['keypoints'])} keypoint numbers instead of {3 * len(COCO17)}"
     if len(annotation["bbox"]) != 4:
         return f"has a box of {len(annotation['bbox'])} numbers instead of 4"
     if not all(isinstance(number, (int, float)) for number in (*annotation["keypoints"], *annotation["bbox"])):
@@ -271,7 +264,7 @@ def _annotation_fault(annotation: dict[str, Any]) -> str:
 
 
 def _entry_fault(entry: dict[str, Any], wanted: Mapping[str, Any]) -> str:
-    """Says what an entry lacks; empty if nothing. `wanted`: key -> its type or types."""
+    """Returns what an entry lacks; empty if nothing. `wanted`: key -> its type or types."""
     for key, kind in wanted.items():
         if not isinstance(entry.get(key), kind):
             return f"has no usable {key!r}"

@@ -1,4 +1,4 @@
-"""The two ways a run can go wrong through no fault of the code; the command line maps them to exit codes."""
+"""The two kinds of errors that are not bugs; the command line maps them to exit statuses."""
 
 from __future__ import annotations
 
@@ -11,21 +11,16 @@ class UsageError(ValueError):
 
 
 class DataError(RuntimeError):
-    """What a run needs is missing or wrong: a file or what is in it, a library, a card (exit status 1)."""
+    """A required file, library or device is missing, damaged or does not fit (exit status 1)."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what a library says, without its full stop, to be quoted in a sentence of ours."""
+    """Returns the first line of a library's message, without its full stop, to be quoted in a sentence of ours."""
     return str(error).strip().split("\n")[0].rstrip(".")
 
 
 def did_you_mean(wrong: str, right: Iterable[str]) -> str:
-    """Returns the end of an error message: 'did you mean HRNet? (choices: ...)'.
-
-    Args:
-        wrong: what was asked for.
-        right: what there is.
-    """
+    """Returns the end of an error message about a wrong name: 'did you mean HRNet? (choices: ...)'."""
     right = list(right)
     folded = {name.lower(): name for name in right}
     close = difflib.get_close_matches(str(wrong).lower(), folded, n=1)

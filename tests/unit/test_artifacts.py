@@ -1,4 +1,4 @@
-"""Names, folders, and files that are whole or not there."""
+"""Files that are complete or not there, and the sidecars that vouch for them."""
 
 from __future__ import annotations
 
@@ -8,47 +8,8 @@ import os
 
 import pytest
 
-from helpers import artifacts, paths
-from helpers.errors import DataError, UsageError
-
-
-def test_folders_honour_the_samples_variables(monkeypatch, tmp_path):
-    monkeypatch.delenv("MODEL_PATH", raising=False)
-    monkeypatch.setenv("COCO_DATASETS_PATH", "")
-    assert paths.models() == paths.root() / "data" / "models"
-    assert paths.coco() == paths.root() / "data" / "coco"
-    assert (paths.root() / "helpers" / "paths.py").is_file()
-    monkeypatch.setenv("MODEL_PATH", str(tmp_path))
-    monkeypatch.setenv("COCO_DATASETS_PATH", "~/coco")
-    assert paths.models() == tmp_path
-    assert paths.coco().is_absolute()
-
-
-def test_file_names(models):
-    assert paths.onnx_file("HRNet", "demo", 11) == models / "HRNet_demo" / "HRNet_demo_opset11.onnx"
-    folder = models / "HRNet_demo" / "magicmind"
-    dynamic = paths.engine_file("HRNet", "demo", "magicmind", "force_float16", True, 8)
-    static = paths.engine_file("HRNet", "demo", "magicmind", "force_float16", False, 8)
-    assert dynamic == folder / "HRNet_mmpose_model_force_float16_true"
-    assert static == folder / "HRNet_mmpose_model_force_float16_false_8"
-    assert paths.onnx_file("HRNet", "demo", 11, "uint8").name == "HRNet_demo_opset11_uint8.onnx"
-    assert paths.onnx_file("HRNet", "demo", 11, "float32") == paths.onnx_file("HRNet", "demo", 11)
-    facts = ("HRNet", "demo", "magicmind", "force_float16")
-    assert paths.engine_file(*facts, True, 8, "uint8") == dynamic.with_name(f"{dynamic.name}_uint8")
-    assert paths.engine_file(*facts, False, 8, "uint8") == static.with_name(f"{static.name}_uint8")
-    assert paths.checkpoint("https://a.b/c/net-12.pth") == models / "checkpoints" / "net-12.pth"
-
-
-def test_weights_tag(tmp_path):
-    assert [paths.weights_tag(word) for word in ("demo", "official", "random")] == ["demo", "official", "random"]
-    file = tmp_path / "latest best.pth"
-    file.write_bytes(b"weights")
-    digest = hashlib.sha256(b"weights").hexdigest()
-    assert paths.weights_tag(file) == paths.weights_tag(str(file)) == f"latest-best-{digest[:8]}"
-    with pytest.raises(UsageError, match=r"'oficial'.*demo, official, random"):
-        paths.weights_tag("oficial")
-    with pytest.raises(DataError, match=r"gone\.pth"):
-        paths.weights_tag(tmp_path / "gone.pth")
+from helpers import artifacts
+from helpers.errors import DataError
 
 
 def test_atomic_write_replaces_only_on_success(tmp_path):
@@ -68,16 +29,22 @@ def test_atomic_write_replaces_only_on_success(tmp_path):
 
 def test_atomic_write_says_where_it_cannot(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"file/a\.txt cannot be written"), artifacts.atomic_write(
-        tmp_path / "file" / "a.txt"
-    ):
-        pass
     (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "file" / "a.txt", tmp_path / "file" / "deep" / "a.txt", "/proc/none/deep/a.txt"):
+        with pytest.raises(DataError, match=f"{path} cannot be written"), artifacts.atomic_write(path):
+            pass
     with pytest.raises(DataError, match="folder cannot be written"), artifacts.atomic_write(
         tmp_path / "folder"
     ) as part:
         part.write_text("a file cannot replace a folder")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_missing_input_is_not_blamed_on_the_output(tmp_path):
+    """The block reads files too."""
+    with pytest.raises(FileNotFoundError, match=r"input\.txt"), artifacts.atomic_write(tmp_path / "out.txt") as part:
+        part.write_text((tmp_path / "input.txt").read_text())
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -118,15 +85,3 @@ def test_sidecar_is_json_for_everybody(tmp_path):
     artifacts.write_sidecar(path, a=1)
     document = json.loads((tmp_path / "made.json").read_text())
     assert document == {"a": 1, "sha256": hashlib.sha256(b"content").hexdigest(), "bytes": 7}
-
-
-def test_a_readable_sidecar_has_no_none_and_no_endless_cells(tmp_path):
-    path = tmp_path / "made"
-    path.write_bytes(b"content")
-    artifacts.write_sidecar(path, precision="x", calibration=None, images=["0" * 64] * 32)
-    shown = paths.readable_sidecar(path)
-    assert list(shown) == list(artifacts.read_sidecar(path))
-    assert (shown["precision"], shown["calibration"], shown["bytes"]) == ("x", "none needed", "7")
-    assert shown["images"].startswith("['000")
-    assert shown["images"].endswith(" ...")
-    assert len(shown["images"]) < 200

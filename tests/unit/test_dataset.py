@@ -7,11 +7,9 @@ import sys
 
 import numpy as np
 import pytest
-from pycocotools.cocoeval import Params
 
 from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError
-from helpers.keypoints import COCO17
 
 ANNOTATIONS = "annotations/person_keypoints_val2017.json"
 
@@ -38,11 +36,11 @@ def test_people_are_those_who_are_scored(coco_root):
     pair = dataset.people(3)
     assert len(pair) == 2
     assert pair.keypoints.shape == (2, 17, 3) and pair.bbox.shape == (2, 4) and pair.area.shape == (2,)
-    assert pair.keypoints[1, 10, 2] == 2 and not pair.keypoints[1, 11:].any()  # eleven joints are labelled
+    assert pair.keypoints[1, 10, 2] == 2 and not pair.keypoints[1, 11:].any()  # eleven keypoints are labeled
     np.testing.assert_array_equal(pair.bbox[0], [20, 10, 100, 200])
     nobody = dataset.people(7)
     assert len(nobody) == 0 and nobody.keypoints.shape == (0, 17, 3) and nobody.bbox.shape == (0, 4)
-    assert len(dataset.people(10)) == 0  # a crowd region and a person without labelled joints
+    assert len(dataset.people(10)) == 0  # a crowd region and a person without labeled keypoints
 
 
 def test_another_split_is_another_folder(coco_root):
@@ -72,6 +70,11 @@ def test_sample_is_seeded_nested_and_without_repeats(coco_root):
 def test_sample_of_no_possible_size(coco_root, count):
     with pytest.raises(UsageError, match=f"from 1 to 4, .* not {count}"):
         CocoDataset(coco_root).sample(count)
+
+
+def test_sample_of_a_negative_seed(coco_root):
+    with pytest.raises(UsageError, match="seed must be 0 or more, not -1"):
+        CocoDataset(coco_root).sample(2, seed=-1)
 
 
 def test_unknown_image(coco_root):
@@ -147,10 +150,10 @@ def test_damaged_annotations(coco_root, damage):
         (lambda document: document["annotations"][0].update(keypoints=None), "1 in .* has no usable 'keypoints'"),
         (lambda document: document["annotations"][0].update(keypoints=["a"] * 51), "1 in .* that are not numbers"),
         (lambda document: document["annotations"][0].update(bbox=[1, 2]), "1 in .* has a box of 2 numbers"),
-        (lambda document: document["annotations"].append("person"), "'annotations' of .* are no list of objects"),
-        (lambda document: document["categories"].insert(0, "person"), "'categories' of .* are no list of objects"),
+        (lambda document: document["annotations"].append("person"), "'annotations' in .* must be a list of objects"),
+        (lambda document: document["categories"].insert(0, "person"), "'categories' in .* must be a list of objects"),
         (lambda document: document["categories"][0].pop("id"), "no category 'person' with an id"),
-        (lambda document: document.update(images={"id": 3}), "'images' of .* are no list of objects"),
+        (lambda document: document.update(images={"id": 3}), "'images' in .* must be a list of objects"),
         (lambda document: document["images"][0].pop("id"), "Image None in .* has no usable 'id'"),
         (lambda document: document["images"][0].pop("file_name"), "Image 10 in .* has no usable 'file_name'"),
         (lambda document: document["images"][0].pop("width"), "Image 10 in .* has no usable 'width'"),
@@ -177,13 +180,13 @@ def test_a_file_without_info_has_no_description(coco_root):
     assert CocoDataset(coco_root).description == ""
 
 
-def test_a_list_is_no_annotation_file(coco_root):
+def test_a_list_is_not_an_annotation_file(coco_root):
     (coco_root / ANNOTATIONS).write_text("[1, 2]")
     with pytest.raises(DataError, match="have no 'images'"):
         CocoDataset(coco_root)
 
 
-def test_other_categories_are_no_people(coco_root):
+def test_other_categories_are_not_people(coco_root):
     def add_dog(document):
         document["categories"].insert(0, {"id": 18, "name": "dog"})
         document["annotations"].append({"id": 99, "image_id": 7, "category_id": 18, "bbox": [0, 0, 5, 5]})
@@ -192,16 +195,3 @@ def test_other_categories_are_no_people(coco_root):
     dataset = CocoDataset(coco_root)
     assert dataset.category_id == 1
     assert len(dataset.people(7)) == 0
-
-
-def test_joint_constants_agree_with_each_other():
-    assert sorted(COCO17.flip_index) == list(range(17))
-    for joint, other in enumerate(COCO17.flip_index):
-        name = COCO17.names[joint]
-        swapped = name.replace("left", "LEFT").replace("right", "left").replace("LEFT", "right")
-        assert COCO17.names[other] == swapped
-        assert COCO17.sigmas[joint] == COCO17.sigmas[other]
-    bones = {frozenset(bone) for bone in COCO17.skeleton}
-    assert len(bones) == len(COCO17.skeleton) == 19
-    assert bones == {frozenset(COCO17.flip_index[joint] for joint in bone) for bone in bones}
-    np.testing.assert_allclose(COCO17.sigmas, Params("keypoints").kpt_oks_sigmas, rtol=1e-15)
