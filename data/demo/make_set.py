@@ -22,16 +22,14 @@ from body import KEYPOINTS
 from render import POOL, random_size
 from scenes import GRADED, HARD, Recipe, Scene, compose, person_masks
 
-from helpers.keypoints import COCO17
-
 HERE = Path(__file__).resolve().parent
-COCO17.skeleton = "16 14 14 12 17 15 15 13 12 13 6 12 7 13 6 7 6 8 7 9 8 10 9 11 2 3 1 2 1 3 2 4 3 5 4 6 5 7"
+SKELETON = "16 14 14 12 17 15 15 13 12 13 6 12 7 13 6 7 6 8 7 9 8 10 9 11 2 3 1 2 1 3 2 4 3 5 4 6 5 7"
 CATEGORY = {
     "id": 1,
     "name": "person",
     "supercategory": "person",
     "keypoints": list(KEYPOINTS),
-    "skeleton": np.array(COCO17.skeleton.split(), int).reshape(-1, 2).tolist(),
+    "skeleton": np.array(SKELETON.split(), int).reshape(-1, 2).tolist(),
 }
 VALIDATION = "validation"  # not shipped
 # split: (first seed, pictures with people, pictures with nobody, recipe)

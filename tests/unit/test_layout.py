@@ -16,7 +16,7 @@ FLOORS = (
     ("export", "backends", "pose"),
     ("measure",),
     ("show",),
-    ("pipeline", "scale_out", "cli", "__main__"),
+    ("pipeline", "infer", "scale_out", "cli", "__main__"),
 )
 TRAINING = ("torch", "torchvision", "mmpose", "mmcv")
 TRAINERS = ("helpers.export.", "helpers.backends.pytorch")
