@@ -167,9 +167,6 @@ def seeded_sample(items: Sequence[_Item], count: int | None, seed: int, source: 
         seed: start of the random sequence, 0 or more.
         source: the folder they are drawn from, to be named in the error.
 
-    Returns:
-        The chosen ones, ascending.
-
     Raises:
         UsageError: `count` is below 1 or more than there are, or `seed` is negative.
     """

@@ -6,7 +6,7 @@
         MobileNetv2_demo_opset17.onnx  (+ .json)
         onnxruntime/MobileNetv2_mmpose_model_force_float32_true  (+ .json)
 
-`artifacts` says what the `.json` files are.
+`artifacts` describes the `.json` files.
 """
 
 from __future__ import annotations
@@ -23,62 +23,59 @@ WEIGHTS = ("demo", "official", "random")  # or the path of a checkpoint
 
 
 def root() -> Path:
-    """The repository."""
+    """Returns the folder of the repository."""
     return Path(__file__).resolve().parent.parent
 
 
 def demo_data() -> Path:
-    """The shipped COCO-format set and the demo weights."""
+    """Returns the folder of the shipped COCO-format set and the demo weights."""
     return root() / "data" / "demo"
 
 
 def models() -> Path:
-    """Everything made from checkpoints: the variable `MODEL_PATH`, else data/models."""
+    """Returns the folder of everything made from checkpoints: the variable `MODEL_PATH`, else data/models."""
     return _from_environment("MODEL_PATH", root() / "data" / "models")
 
 
 def coco() -> Path:
-    """The COCO dataset: the variable `COCO_DATASETS_PATH`, else data/coco."""
+    """Returns the folder of the COCO dataset: the variable `COCO_DATASETS_PATH`, else data/coco."""
     return _from_environment("COCO_DATASETS_PATH", root() / "data" / "coco")
 
 
 def output() -> Path:
-    """Executed notebooks, pictures, records, results."""
+    """Returns the folder of executed notebooks, figures, records and results."""
     return root() / "data" / "output"
 
 
 def demo_scores() -> Path:
-    """Records of the demo weights on all of the demo set, that come with the repository."""
+    """Returns the folder of the shipped records: the demo weights on all of the demo set."""
     return demo_data() / "scores"
 
 
 def demo_models() -> list[str]:
-    """The networks that demo weights are shipped of, in the zoo's order."""
+    """Lists the networks with shipped demo weights, in the zoo's order."""
     return [name for name in zoo.NETWORKS if demo_weights(name).is_file()]
 
 
 def demo_weights(model: str) -> Path:
-    """The file of the shipped weights of a network."""
+    """Returns the file of a network's shipped weights."""
     return demo_data() / "weights" / f"{model}.npz"
 
 
 def checkpoint(url: str) -> Path:
-    """Where an official checkpoint is expected: under the name that its publishers gave it."""
+    """Returns the place of an official checkpoint, under the name that its publishers gave it."""
     return models() / "checkpoints" / url.rsplit("/", 1)[-1]
 
 
 def weights_tag(weights: str | os.PathLike[str]) -> str:
-    """The short name of some weights, part of folder and file names.
+    """Returns the short name of some weights, part of folder and file names.
 
     Args:
-        weights: `demo`, `official`, `random`, or a checkpoint file.
-
-    Returns:
-        The word itself; for a file its stem and the first 8 hex digits of its SHA-256, so that two checkpoints
-        called `latest.pth` do not mix.
+        weights: one of `WEIGHTS`, which is its own name; or a checkpoint file, named by its stem and the first 8 hex
+            digits of its SHA-256, so that two checkpoints called `latest.pth` do not mix.
 
     Raises:
-        UsageError: `weights` is none of these words, nor does it look like a file.
+        UsageError: `weights` is neither one of these words nor does it look like a file.
         DataError: there is no such file.
     """
     if weights in WEIGHTS:
@@ -103,7 +100,7 @@ def engine_file(
     batch_size: int,
     input_type: str = "float32",
 ) -> Path:
-    """The file of a built model, named as in the sample.
+    """Returns the file of a built model, named as in the sample.
 
     Args:
         model: name of the network.
@@ -125,6 +122,6 @@ def _ending(input_type: str) -> str:
 
 
 def _from_environment(variable: str, otherwise: Path) -> Path:
-    """A folder from the environment; a relative one is taken from the repository, wherever the caller stands."""
+    """Returns a folder from the environment; a relative one starts at the repository, wherever the caller stands."""
     value = os.environ.get(variable)
     return root() / Path(value).expanduser() if value else otherwise

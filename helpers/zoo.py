@@ -1,4 +1,4 @@
-"""The three networks: where each comes from and what was published about it. A table, no logic.
+"""The three networks: where each comes from, and its published accuracy. A table, no logic.
 
 network = zoo.get("HRNet")
 network.published["force_float32"].ap              # 65.42
@@ -14,7 +14,7 @@ from helpers.errors import UsageError, did_you_mean
 
 INPUT_SIZE = 512  # pixels of the input's short side, for which all three were trained
 PUBLISHED_IMAGES = 5000  # on which accuracy was published: all of COCO val2017
-TOLERANCE = 0.3  # points of AP by which a reproduction may differ from what is published
+TOLERANCE = 0.3  # points of AP by which a reproduction may differ from the published figure
 
 PRECISIONS = (
     "force_float32",
@@ -45,10 +45,10 @@ class Network:
     """One network of MMPose 0.x's bottom-up zoo.
 
     Attributes:
-        name: what `--model` and `MMPOSE_MODEL_NAME` say.
+        name: as `--model` and `MMPOSE_MODEL_NAME` have it.
         config: file name of its configuration inside the mmpose wheel.
-        checkpoint_url: where its trained weights can be had.
-        sha256_prefix: the first hex digits of that file's SHA-256, as its publishers put them into its name.
+        checkpoint_url: address of its trained weights.
+        sha256_prefix: the first hex digits of that file's SHA-256, which its publishers put into its name.
         params_m: parameters, millions.
         gflops: floating-point operations for one 512x512 picture, billions; two per multiply-add.
         published: precision -> accuracy on an MLU370 in the sample that this project re-implements.
@@ -112,10 +112,7 @@ NETWORKS = {
 
 
 def get(name: str) -> Network:
-    """The network of that name.
-
-    Args:
-        name: `HRNet`, `ResNet50` or `MobileNetv2`, written so.
+    """Returns the network of that name, written as in `NETWORKS`.
 
     Raises:
         UsageError: there is none; names the choices.
@@ -126,12 +123,12 @@ def get(name: str) -> Network:
 
 
 def default_name() -> str:
-    """The network to use when none is asked for: what the variable `MMPOSE_MODEL_NAME` says, else MobileNetv2.
+    """Returns the network to use when none is asked for: that of the variable `MMPOSE_MODEL_NAME`, else MobileNetv2.
 
     Raises:
-        UsageError: the variable names a network that there is not.
+        UsageError: the variable is not the name of a network.
     """
     name = os.environ.get("MMPOSE_MODEL_NAME") or "MobileNetv2"
     if name not in NETWORKS:
-        raise UsageError(f"MMPOSE_MODEL_NAME is {name!r}, which is no model; {did_you_mean(name, NETWORKS)}.")
+        raise UsageError(f"MMPOSE_MODEL_NAME is {name!r}, which is not a model; {did_you_mean(name, NETWORKS)}.")
     return name
