@@ -314,7 +314,7 @@ class PoseEstimator:
 
     def _batch(self, resized: list[np.ndarray]) -> np.ndarray:
         """Makes the network's input of N images of one shape; with the flip test, the flipped images follow."""
-        if self.flip_test:  # bytes are flipped twelve times as quickly as the floats of `to_input`
+        if self.flip_test:  # as bytes: with `to_input`, 0.7 ms for both of 512 x 704, instead of 9 as floats
             resized = [*resized, *(cv2.flip(image, 1) for image in resized)]
         return np.stack(resized) if self.engine.input_type == "uint8" else to_input(resized)
 

@@ -233,12 +233,17 @@ def test_output_that_is_not_a_number_names_the_image(small, monkeypatch):
 def test_an_image_and_its_flipped_one_share_a_run(small, monkeypatch):
     runs = []
     run = small.engine.run
-    monkeypatch.setattr(small.engine, "run", lambda batch: runs.append(len(batch)) or run(batch))
-    small(gray(1) * 5, batch_size=2)
-    assert runs == [4, 4, 2]
+    monkeypatch.setattr(small.engine, "run", lambda batch: runs.append(batch) or run(batch))
+    ramp = np.repeat(np.arange(100, dtype=np.uint8)[None, :, None], 100, axis=0).repeat(3, axis=2)
+    small([ramp] * 5, batch_size=2)
+    assert [len(batch) for batch in runs] == [4, 4, 2]
+    for batch in runs:
+        image, flipped = np.split(batch, 2)
+        np.testing.assert_array_equal(flipped, image[..., ::-1])
+        assert not np.array_equal(flipped, image)
     monkeypatch.setattr(small.engine, "max_batch", 3)
     small(gray(1) * 2, batch_size=2)
-    assert runs[3:] == [3, 1], "no run exceeds what the engine takes"
+    assert [len(batch) for batch in runs[3:]] == [3, 1], "no run exceeds what the engine takes"
 
 
 def test_compiling_waits_for_the_first_image(demo_engine, monkeypatch):
