@@ -26,7 +26,7 @@ from helpers.backends.base import require_cpu
 from helpers.backends.calibration import DEFAULT_COUNT, DEFAULT_SPLIT, METHODS, CalibrationSet
 from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError, did_you_mean
-from helpers.measure import benchmark, records
+from helpers.measure import benchmark, records, tables
 from helpers.pose.estimator import PoseEstimator
 from helpers.show import report as report_page
 
@@ -36,15 +36,13 @@ if TYPE_CHECKING:
     from helpers.backends import Backend, BuildSpec, Engine
     from helpers.backends.mm_run import CardTiming
     from helpers.measure.benchmark import EndToEndTiming, NetworkTiming
-    from helpers.measure.evaluate import Evaluation
-    from helpers.measure.journal import Journal
+    from helpers.measure.evaluate import Evaluation, Journal
     from helpers.measure.records import Record
     from helpers.pose.decode import Poses
     from helpers.pose.estimator import PoseResult
     from helpers.scale_out import Fleet
 
 _TIMED_IMAGES, _SCORED_IMAGES = 16, 64  # unless told otherwise; a sweep times no more than that
-_NO_PEOPLE = "; no decoding: with random weights there is nobody to decode"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -336,7 +334,7 @@ def export_onnx(args: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=2))
         return 0
     shown = ["opset", "batch", "height", "width", "heatmaps cosine", "tags cosine", "relative"]
-    print(records.align([{key: row[key] for key in shown} for row in rows]))
+    print(tables.align([{key: row[key] for key in shown} for row in rows]))
     for file in dict.fromkeys(row["file"] for row in rows):
         print(file)
     return 0
@@ -471,8 +469,9 @@ def evaluate_dataset(args: argparse.Namespace) -> int:
     image_ids = dataset.sample(args.image_num or None, args.seed)
     built = _built(args, scored=dataset)
     with _estimator(args, built) as estimator:
-        run, kept = _scored(built, estimator, dataset, image_ids, args.batch_size, args.resume, args.fresh)
-    record = benchmark.accuracy_record(built, run, dataset, args.batch_size, estimator.flip_test, args.command)
+        engine = estimator if args.devices is not None else estimator.engine
+        run, kept = _scored(engine, estimator, dataset, image_ids, args.batch_size, args.resume, args.fresh)
+    record = records.accuracy_record(engine, run, dataset, args.batch_size, estimator.flip_test, args.command)
     what = f"{record.model}, {record.weights} weights, {record.precision} on {record.backend}, {record.dataset}"
     described = f" ({dataset.description})" if dataset.description else ""
     last = _backend(args).note or run.summary().splitlines()[0]
@@ -487,7 +486,7 @@ def evaluate_dataset(args: argparse.Namespace) -> int:
 
 
 def _scored(
-    built: Path,
+    engine: Engine | Fleet,
     estimator: PoseEstimator,
     dataset: CocoDataset,
     image_ids: Sequence[int],
@@ -497,10 +496,9 @@ def _scored(
 ) -> tuple[Evaluation, Journal]:
     """A run over a dataset, going on where the same one stopped, and the journal to finish once all is written."""
     from helpers.measure import evaluate
-    from helpers.measure.journal import Journal, decisive
 
-    decides = decisive(built, estimator, dataset, image_ids, batch_size)
-    kept = Journal(paths.output() / "runs", decides, resume, fresh)
+    decides = evaluate.fingerprint(engine, estimator, dataset, image_ids, batch_size)
+    kept = evaluate.Journal(paths.output() / "runs", decides, resume, fresh)
     try:
         run = evaluate.run(estimator, dataset, image_ids, batch_size, _progress, kept)
     except KeyboardInterrupt as stop:
@@ -514,14 +512,13 @@ def time_engine(args: argparse.Namespace) -> int:
     """Times the network alone (with mm_run on a card that has it) and the whole call; keeps a record."""
     _refuse_simulated(args)
     speed = _measured(args, _job(args), _dataset(args), args.image_num or _TIMED_IMAGES)
-    record = speed.record
-    lines = [f"machine: {record.machine['cpu']}, {record.machine['cores']} cores", records.align(_side_by_side(speed))]
+    record, tool = speed.record, "mm_run" if isinstance(speed.network, mm_run.CardTiming) else ""
+    lines = [
+        f"machine: {record.machine['cpu']}, {record.machine['cores']} cores",
+        tables.align(tables.timings(speed.network, speed.whole, tool)),
+    ]
     stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in record.stage_ms.items())
-    lines.append(f"stages: {stages} ms per image{_NO_PEOPLE if record.weights == 'random' else ''}")
-    lines.append(f"network alone: {record.gflops:.0f} GFLOP/s")
-    if record.gemm_gflops is not None:
-        share = 100 * record.gflops / record.gemm_gflops
-        lines[-1] += f", {share:.0f} % of the {record.gemm_gflops:.0f} of a matrix product in NumPy"
+    lines.append(f"stages: {stages} ms per image")
     memory = [] if record.peak_memory_mb is None else [f"at most {record.peak_memory_mb:.0f} MB of memory"]
     model = f"{record.model_bytes / 1e6:.1f} MB, built in {record.build_s:.1f} s, loaded in {record.load_s:.2f} s"
     lines.append(", ".join([f"model: {model}", *memory]))
@@ -558,7 +555,7 @@ def sweep(args: argparse.Namespace) -> int:
         print(json.dumps([row.to_dict() for row in rows], indent=2))
     elif rows:
         print(f"machine: {rows[0].machine['cpu']}, {rows[0].machine['cores']} cores")
-        print(records.align(benchmark.sweep_table(rows)), flush=True)
+        print(tables.align(tables.sweep(rows)), flush=True)
     return _failed(failures, len(jobs), "rows")
 
 
@@ -591,12 +588,12 @@ def score_published(args: argparse.Namespace) -> int:
                 references[job.model] = run
         except (DataError, OSError, MemoryError) as error:  # the other cells do not suffer for it
             failures.append(f"{job}: {' '.join(str(error).split())}")
-    table = benchmark.published_table(rows, [(job.model, job.spec.precision) for job in jobs])
+    table = tables.published(rows, [(job.model, job.spec.precision) for job in jobs])
     if args.json:
         print(json.dumps(table, indent=2))
     else:
         print(f"{backend.note or args.backend}, flip test; AP and AR in percent, of {dataset.root / dataset.split}")
-        print(records.align(table), flush=True)
+        print(tables.align(table), flush=True)
         if unscored:
             print(f"qint8 is calibrated with pictures of {unscored[0]}, none of which is among the scored ones")
     return max(_failed(failures, len(jobs), "cells"), int(any(row["verdict"].startswith("no:") for row in table)))
@@ -631,7 +628,7 @@ def _print_closing_table(source: report_page.Source) -> None:
     print("measured on " + ", ".join(f"{cpu} ({cores} cores)" if cores else cpu for cpu, cores in machines.items()))
     for precision in dict.fromkeys(row.precision for row in rows):
         print(f"\n{precision}")
-        print(records.align(benchmark.comparison(rows, precision, source.shipped)))
+        print(tables.align(tables.closing(rows, precision, source.shipped)))
     print(f"\nexecuted notebooks, pictures and records: {paths.output()}")
 
 
@@ -739,39 +736,36 @@ class _Speed:
     """A timed engine, with all that the record of it was made from."""
 
     record: Record
-    alone: NetworkTiming | CardTiming
+    network: NetworkTiming | CardTiming
     whole: EndToEndTiming
 
 
-def _measured(args: argparse.Namespace, job: _Job, dataset: CocoDataset, images: int) -> _Speed:
-    """Builds, loads and times an engine, and lets go of it."""
-    built, batch_size = _built(args, job, dataset), job.spec.batch_size
-    gemm = None if args.backend == "magicmind" else benchmark.gemm_gflops()  # the CPU is no measure of a card
-    with benchmark.peak_memory() as peak:
-        engine, load_s = benchmark.timed(lambda: _load(args, built))
-        with engine:
-            pictures = benchmark.sample_pictures(dataset, engine, images, args.seed)
-            alone = _time_alone(args, built, engine, batch_size)
-            whole = benchmark.end_to_end(PoseEstimator(engine), pictures, batch_size, _painter(args))
-    if gemm is not None:
-        gemm = max(gemm, benchmark.gemm_gflops())  # before and after: a machine that others use may be busy once
-    return _Speed(benchmark.speed_record(built, alone, whole, args.command, load_s, peak, gemm), alone, whole)
+def _measured(args: argparse.Namespace, job: _Job, dataset: CocoDataset, images: int, score: int = 0) -> _Speed:
+    """Builds, loads and times an engine, scores it on so many images if asked to, and lets go of it."""
+    from helpers.measure import evaluate
+
+    built, batch_size, evaluation = _built(args, job, dataset), job.spec.batch_size, None
+    benchmark.forget_peak_memory()
+    engine, load_s = benchmark.timed(lambda: _load(args, built))
+    with engine:
+        pictures = [dataset.path(k) for k in benchmark.sample_ids(dataset, engine, images, args.seed)]
+        network = _time_network(args, built, engine, batch_size)
+        whole = benchmark.end_to_end(PoseEstimator(engine), pictures, batch_size, _painter(args))
+        peak = benchmark.peak_memory_mb()
+        if score:
+            chosen = dataset.sample(score, args.seed)
+            evaluation = evaluate.run(PoseEstimator(engine), dataset, chosen, batch_size, _progress)
+            if evaluation.failures:
+                raise DataError(evaluation.failures[0])
+    record = records.speed_record(engine, network, whole, args.command, load_s, peak, evaluation, dataset)
+    return _Speed(record, network, whole)
 
 
 def _row(args: argparse.Namespace, job: _Job, dataset: CocoDataset) -> Record:
     """One row of the sweep; with accuracy, unless the weights are random."""
-    from helpers.measure import evaluate
-
     images = args.image_num or min(_SCORED_IMAGES, len(dataset))
-    record = _measured(args, job, dataset, min(images, _TIMED_IMAGES)).record
-    if job.weights == "random":
-        return record
-    with _load(args, _built(args, job, dataset)) as engine:
-        image_ids = dataset.sample(images, args.seed)
-        run = evaluate.run(PoseEstimator(engine), dataset, image_ids, job.spec.batch_size, _progress)
-    if run.failures:
-        raise DataError(run.failures[0])
-    return benchmark.with_accuracy(record, run, dataset)
+    score = 0 if job.weights == "random" else images
+    return _measured(args, job, dataset, min(images, _TIMED_IMAGES), score).record
 
 
 def _cell(
@@ -782,29 +776,14 @@ def _cell(
         fetch.checkpoint(job.model)
     built = _built(args, job, dataset)
     with _load(args, built) as engine:
-        run, kept = _scored(built, PoseEstimator(engine), dataset, image_ids, job.spec.batch_size, resume=True)
+        run, kept = _scored(engine, PoseEstimator(engine), dataset, image_ids, job.spec.batch_size, resume=True)
     if run.failures:
         raise DataError(run.failures[0])
     batch_size = job.spec.batch_size
-    record = benchmark.accuracy_record(built, run, dataset, batch_size, command=args.command, reference=reference)
+    record = records.accuracy_record(engine, run, dataset, batch_size, command=args.command, reference=reference)
     records.save(record, args.out)
     kept.finish()
     return record, run
-
-
-def _side_by_side(speed: _Speed) -> list[dict[str, Any]]:
-    """Percentiles and throughput of the network alone and of the whole call, a row each."""
-    rows = []
-    noise = speed.record.weights == "random"
-    tool = " by mm_run" if isinstance(speed.alone, mm_run.CardTiming) else ""
-    timings = {f"network alone{tool}, batch {speed.alone.batch_size}": (speed.alone, "runs")}
-    if not noise:
-        timings["whole call, flip test"] = (speed.whole, "images")
-    for name, (timing, unit) in timings.items():
-        row = {"milliseconds per run or image": name}
-        row.update({key: f"{ms:.1f}" for key, ms in dataclasses.asdict(timing.latency).items()})
-        rows.append({**row, "images/s": f"{timing.images_per_s:.2f}", "of": f"{timing.runs} {unit}"})
-    return rows
 
 
 def _painter(args: argparse.Namespace) -> Callable[[np.ndarray, Poses], object] | None:
@@ -831,7 +810,7 @@ def _refuse_simulated(args: argparse.Namespace) -> None:
         raise UsageError("a simulated card has no speed: leave out --simulate, or use eval, which tells its accuracy")
 
 
-def _time_alone(args: argparse.Namespace, built: Path, engine: Engine, batch_size: int) -> NetworkTiming | CardTiming:
+def _time_network(args: argparse.Namespace, built: Path, engine: Engine, batch_size: int) -> NetworkTiming | CardTiming:
     """The network alone: on a card by the toolkit's own `mm_run` where there is one, else by our loop."""
     tool = mm_run.find() if args.backend == "magicmind" else None
     if tool is None:
@@ -863,7 +842,7 @@ def _estimator(args: argparse.Namespace, built: Path) -> Iterator[PoseEstimator 
     setup = scale_out.Setup(args.backend, built, not args.no_flip, options={"simulate": args.simulate})
     with scale_out.Fleet(setup, args.devices, args.ray_address) as fleet:
         yield fleet
-        print(records.align(fleet.table()), file=sys.stderr)
+        print(tables.align(fleet.table()), file=sys.stderr)
 
 
 def _load(args: argparse.Namespace, built: Path) -> Engine:

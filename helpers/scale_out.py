@@ -5,7 +5,7 @@
         for outcome in fleet.stream(files, batch_size=8): ...         # as PoseEstimator.stream: in order, one per file
         run = evaluate.run(fleet, dataset, image_ids, journal=kept)   # a fleet stands where an estimator does
         fleet.save(files, "poses.jsonl")                              # an archive: lines are copied, never parsed
-        print(records.align(fleet.table()))
+        print(tables.align(fleet.table()))
 
 Images travel in chunks of a few dozen. A worker, one process per device, answers a chunk with a *shard*, a file of JSON
 lines that gets its name when it is complete. A chunk whose worker was lost is given to another one, under the same
@@ -36,7 +36,7 @@ from typing import IO, TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping
 
 from helpers import artifacts, backends, paths, zoo
 from helpers.errors import DataError, UsageError, first_line
-from helpers.measure.journal import from_line, to_line
+from helpers.measure.evaluate import from_line, to_line
 from helpers.pose import decode
 from helpers.pose.estimator import PoseEstimator, PoseResult
 
@@ -162,6 +162,7 @@ class Fleet:
 
     Attributes:
         flip_test, input_size, config: as of `PoseEstimator`.
+        facts: as of `Engine`, of the built model.
     """
 
     def __init__(
@@ -186,6 +187,7 @@ class Fleet:
             DataError: Ray is not installed.
         """
         self.flip_test, self.input_size, self.config = setup.flip_test, setup.input_size, setup.config
+        self.facts = artifacts.read_sidecar(setup.built)
         self._setup = dataclasses.replace(setup, built=str(Path(setup.built).absolute()))
         self._address = address
         self._numbers = check_devices(devices)
@@ -597,8 +599,7 @@ def read_shard(path: Path, images: Sequence[str]) -> list[PoseResult]:
             if "error" in line:
                 outcomes.append(PoseResult(line["image"], error=line["error"]))
             else:
-                found = from_line(line)
-                outcomes.append(PoseResult(line["image"], found.poses, stage_ms=found.stage_ms))
+                outcomes.append(from_line(line, line["image"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"The shard {path} cannot be read ({error}); run again, and check the disk.") from error
     if [outcome.name for outcome in outcomes] != list(images):

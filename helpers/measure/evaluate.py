@@ -1,45 +1,58 @@
-"""Poses + annotations -> COCO's ten keypoint numbers and its results file.
+"""Images of a dataset -> poses -> COCO's ten keypoint numbers and its results file.
 
-    done = run(estimator, dataset, dataset.sample(200))              # Run: poses, failures, times, stats
+    kept = Journal(paths.output() / "runs", fingerprint(engine, estimator, dataset, image_ids))
+    done = run(estimator, dataset, image_ids, journal=kept)     # Evaluation: poses, failures, times, stats
+    kept.finish()                                               # once everything made from it is saved
     stats = evaluate({image_id: poses, ...}, dataset, image_ids)     # poses from elsewhere
     resampled_ap({"float32": poses, "int8": others}, dataset, image_ids)   # how far AP depends on the sample
-    stats.numbers["AP"], stats.scope              # 0.381, '5000 of 5000 images, 6352 people'
-    save_results("results.json", to_coco_results(poses_by_image_id, dataset.category_id))
-    save_pickle("results.pkl", poses_by_image_id, dataset)    # the form of mmpose's tools/test.py --out
+    save_results("results.json", to_coco_results(done.poses, dataset.category_id))
 
-The numbers are those of mmpose 0.29.0's `BottomUpCocoDataset.evaluate` for the same poses
-(tests/parity/test_evaluate.py). The three official configs ask for no suppression of overlapping people, so
-there is none here; pycocotools itself takes the 20 best people of an image.
+The numbers are those of mmpose 0.29.0's `BottomUpCocoDataset.evaluate` for the same poses: see
+tests/parity/test_evaluate.py. The official configs ask for no suppression of overlapping people, so there is none here;
+pycocotools itself takes the 20 best people of an image.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import hashlib
 import io
 import json
 import os
 import pickle
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 import numpy as np
 
-from helpers.artifacts import atomic_write
+from helpers import artifacts
 from helpers.dataset import CocoDataset, GroundTruth
 from helpers.errors import DataError, UsageError
 from helpers.keypoints import COCO17
-from helpers.measure.journal import Result
+from helpers.measure.machine import machine, now, versions
+from helpers.pose.decode import Poses
+from helpers.pose.estimator import PoseResult
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    from helpers.measure.journal import Journal
-    from helpers.pose.decode import Poses
+    from helpers.backends.base import Engine
     from helpers.pose.estimator import PoseEstimator
 
 STAT_NAMES = ("AP", "AP .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)")
+_SMALLEST = 32.0**2  # square pixels: COCO's keypoints are of people from this size on
+
+# What may change a network's output or what is found in it, beside the library that runs it (as pip knows that).
+_DECISIVE_PACKAGES = ("numpy", "opencv-python-headless", "opencv-python")
+_PACKAGE_OF = {"pytorch": "torch"}
+_FORMAT = 2  # of a journal; to be counted up when poses change in a way that nothing else in its first line shows
+_FINISHED = "finished"
 
 
 @dataclass(frozen=True)
@@ -120,13 +133,27 @@ def run(
         journal: what an earlier run of the same found, which is taken over, and where this one keeps what it finds.
             Images that failed are tried again.
 
-    Returns:
-        Poses, failures, times and score.
-
     Raises:
         UsageError: no image.
-        DataError: not one image could be used, or the journal cannot be written.
+        DataError: not one image could be used; or the journal cannot be written, or another process writes it.
     """
+    with journal or contextlib.nullcontext():
+        results, failures, taken_up = _results(estimator, dataset, image_ids, batch_size, progress, journal)
+    times = [result.stage_ms for result in results.values()]
+    stage_ms = {stage: float(np.mean([t[stage] for t in times])) for stage in (times[0] if times else ())}
+    poses = {image_id: result.poses for image_id, result in results.items()}
+    return Evaluation(list(image_ids), poses, failures, stage_ms, evaluate(poses, dataset, image_ids), taken_up)
+
+
+def _results(
+    estimator: PoseEstimator,
+    dataset: CocoDataset,
+    image_ids: Sequence[int],
+    batch_size: int,
+    progress: Callable[[int, int], None] | None,
+    journal: Journal | None,
+) -> tuple[dict[int, PoseResult], list[str], str]:
+    """Results by image id, failures, and what was taken over; the arguments are those of `run`."""
     found = {} if journal is None else journal.results(dataset)
     missing = _missing(image_ids, found, estimator.window(batch_size))
     done = len(image_ids) - len(missing)
@@ -135,25 +162,21 @@ def run(
     if done and progress is not None:
         progress(done, len(image_ids))
     failures: list[str] = []
-    outcomes = estimator.stream((dataset.path(image_id) for image_id in missing), batch_size)
-    for image_id, outcome in zip(missing, outcomes):
-        if outcome.poses is None:
+    stream = estimator.stream((dataset.path(image_id) for image_id in missing), batch_size)
+    for image_id, result in zip(missing, stream):
+        if result.poses is None:
             found.pop(image_id, None)
-            failures.append(outcome.error)
+            failures.append(result.error)
         else:
-            found[image_id] = Result(outcome.poses, outcome.stage_ms)
+            found[image_id] = result
             if journal is not None:
-                journal.add(image_id, dataset.path(image_id), outcome)
+                journal.add(image_id, dataset.path(image_id), result)
         done += 1
         if progress is not None:
             progress(done, len(image_ids))
     if failures and not found:
         raise DataError(f"Not one of {len(failures)} images could be used; the first: {failures[0]}")
-    found = {image_id: found[image_id] for image_id in image_ids if image_id in found}
-    times = [result.stage_ms for result in found.values()]
-    stage_ms = {stage: float(np.mean([t[stage] for t in times])) for stage in (times[0] if times else ())}
-    poses = {image_id: result.poses for image_id, result in found.items()}
-    return Evaluation(list(image_ids), poses, failures, stage_ms, evaluate(poses, dataset, image_ids), taken_up)
+    return {image_id: found[image_id] for image_id in image_ids if image_id in found}, failures, taken_up
 
 
 def evaluate(poses_by_image_id: Mapping[int, Poses], dataset: CocoDataset, image_ids: Sequence[int]) -> CocoStats:
@@ -262,7 +285,7 @@ def to_coco_results(poses_by_image_id: Mapping[int, Poses], category_id: int = 1
 
 def save_results(path: str | os.PathLike[str], results: Sequence[Mapping[str, Any]]) -> Path:
     """Writes a results list as JSON; the file is either complete or not there."""
-    with atomic_write(path) as unfinished:
+    with artifacts.atomic_write(path) as unfinished:
         unfinished.write_text(json.dumps(results), encoding="utf-8")
     return Path(path)
 
@@ -289,7 +312,7 @@ def save_pickle(path: str | os.PathLike[str], poses_by_image_id: Mapping[int, Po
         }
         for image_id, poses in poses_by_image_id.items()
     ]
-    with atomic_write(path) as unfinished:
+    with artifacts.atomic_write(path) as unfinished:
         unfinished.write_bytes(pickle.dumps(outputs, protocol=4))
     return Path(path)
 
@@ -346,7 +369,7 @@ def match(poses: Poses, people: GroundTruth, threshold: float = 0.5) -> Matches:
     found = Matches(truth=np.full(len(poses), -1), oks=np.full(len(poses), np.nan))
     if not len(people):
         return found
-    similarity = oks(poses.keypoints[:, None], people.keypoints, people.area)
+    similarity = np.nan_to_num(oks(poses.keypoints[:, None], people.keypoints, people.area), nan=-1.0)
     for index in np.argsort(-poses.scores, kind="stable"):
         best = int(np.argmax(similarity[index]))
         if similarity[index, best] >= threshold:
@@ -370,19 +393,19 @@ class PoseChanges:
     pixels: np.ndarray
 
 
-def compare_poses(reference: Poses, other: Poses, joint_threshold: float = 0.1) -> PoseChanges:
+def compare_poses(reference: Poses, other: Poses, keypoint_threshold: float = 0.1) -> PoseChanges:
     """Compares two decodings of one image, say in float32 and in int8, with no annotation needed.
 
     Args:
-        reference: the poses to be kept; of each person, joints of a higher score than the threshold count.
-        other: the poses that should be the same.
-        joint_threshold: least score.
+        reference: poses of the one; of each person, keypoints of a higher score than the threshold count.
+        other: poses of the other.
+        keypoint_threshold: least score.
     """
-    sure = reference.keypoints[..., 2] > joint_threshold
+    sure = reference.keypoints[..., 2] > keypoint_threshold
     keypoints = np.dstack([reference.keypoints[..., :2], 2 * sure]).astype(np.float64)
-    area = np.array(
-        [np.prod(np.ptp(points[seen, :2], axis=0)) if seen.any() else 0 for points, seen in zip(keypoints, sure)]
-    )
+    boxes = [np.ptp(points[seen, :2], axis=0) if seen.any() else (0, 0) for points, seen in zip(keypoints, sure)]
+    # Keypoints on one line, or a single one, span no area; without a least one, any move would lose the person.
+    area = np.array([max(width * height, _SMALLEST) for width, height in boxes])
     people = GroundTruth(keypoints, np.zeros((len(area), 4)), area)
     found = match(other, people)
     partner = np.full(len(reference), -1)
@@ -413,10 +436,218 @@ def rank_by_change(reference: Sequence[Poses], other: Sequence[Poses], person_th
     return [int(index) for index in np.argsort(kept, kind="stable")]
 
 
+# ------------------------------------------------------------------------------------------------- journal
+
+
+def fingerprint(
+    engine: Engine, estimator: PoseEstimator, dataset: CocoDataset, image_ids: Sequence[int], batch_size: int = 1
+) -> dict[str, Any]:
+    """Collects everything that decides what an evaluation finds: two runs that agree in it find the same.
+
+    Args:
+        engine: the estimator's engine, or the fleet that stands for one: what has its `facts`.
+        estimator: its settings count.
+        dataset: what is scored.
+        image_ids: which images. Their content is noted with each of them.
+        batch_size: most images in one run of the network, which may change the last bits.
+
+    Returns:
+        JSON types; the engine by the hash of its file, the annotations by that of theirs.
+
+    Raises:
+        DataError: the annotations cannot be read.
+    """
+    facts, found = engine.facts, versions()
+    packages = (*_DECISIVE_PACKAGES, _PACKAGE_OF.get(facts["backend"], facts["backend"]))
+    return {
+        "format": _FORMAT,
+        **{key: facts[key] for key in ("model", "weights", "backend", "backend_version", "precision")},
+        "engine": facts["sha256"],
+        "flip_test": estimator.flip_test,
+        "input_size": estimator.input_size,
+        "decoding": dataclasses.asdict(estimator.config),
+        "batch_size": batch_size,
+        "annotations": artifacts.sha256(dataset.annotation_file),
+        "images": list(image_ids),
+        "cpu": machine().get("cpu"),
+        "versions": {package: found[package] for package in packages if package in found},
+    }
+
+
+def to_line(result: PoseResult) -> dict[str, Any]:
+    """Returns what was found in an image as JSON types, which keep the exact value of every float32."""
+    poses = result.poses
+    return {
+        "keypoints": poses.keypoints.tolist(),
+        "scores": poses.scores.tolist(),
+        "tags": poses.tags.tolist(),
+        "tag_count": poses.tags.shape[1],
+        "stage_ms": result.stage_ms,
+    }
+
+
+def from_line(line: Mapping[str, Any], name: str = "") -> PoseResult:
+    """Reads what `to_line` made, equal to the last bit; `name` is that of the image.
+
+    Raises:
+        KeyError, TypeError, ValueError: the line is damaged.
+    """
+    people = len(line["scores"])
+    poses = Poses(
+        keypoints=np.array(line["keypoints"], np.float32).reshape(people, len(COCO17.names), 3),
+        scores=np.array(line["scores"], np.float32),
+        tags=np.array(line["tags"], np.float32).reshape(people, line["tag_count"]),
+    )
+    return PoseResult(name, poses, stage_ms=line["stage_ms"])
+
+
+class Journal:
+    """What an evaluation has found so far, in a file that a stopped run leaves to the next; open as a context manager.
+
+    One JSON object a line: first the fingerprint, then an image each, written as soon as it is decoded. The file's name
+    derives from the first line, so runs of anything else have files of their own. JSON has the exact value of every
+    float32, and batches are those of an uninterrupted run, so a resumed run gives the same numbers, to the last bit.
+
+    Attributes:
+        path: the file.
+        finished: whether the earlier run that left it had come to its end.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        decides: Mapping[str, Any],
+        resume: bool = False,
+        fresh: bool = False,
+    ) -> None:
+        """Names the file; nothing is read or written yet.
+
+        Args:
+            folder: where such files are.
+            decides: from `fingerprint`.
+            resume: also take the results of an earlier run that finished, instead of running again.
+            fresh: begin anew whatever there is.
+        """
+        self._first = json.dumps(decides, sort_keys=True).encode() + b"\n"
+        name = "_".join(str(decides[key]) for key in ("model", "weights", "backend", "precision"))
+        digest = hashlib.sha256(self._first).hexdigest()[:12]
+        self.path = Path(folder) / (re.sub(r"[^\w.-]+", "-", name) + f"_{digest}.jsonl")
+        self.finished = False
+        self._resume, self._fresh = resume, fresh
+        self._found: dict[int, tuple[str, PoseResult]] = {}
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> Journal:
+        """Opens the file; an interrupted run is resumed.
+
+        A last line that a killed process could not complete is cut off, and damaged ones do not count: those images
+        run again.
+
+        Raises:
+            DataError: another process has it open, it belongs to another run, or it cannot be read or written.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a+b", buffering=0)
+            try:
+                _lock(self._file)
+                self._read()
+                if self._fresh or not self._found or (self.finished and not self._resume):
+                    self._found, self.finished = {}, False
+                    self._file.truncate(0)
+                    _write(self._file, self._first)
+            except BaseException:
+                self._file.close()
+                raise
+        except BlockingIOError:
+            raise DataError(
+                f"{self.path} is in use: the same evaluation is running; wait for it, or stop it."
+            ) from None
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be written: {error.strerror}; what it holds is kept.") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes the file, which others may then open."""
+        self._file.close()
+
+    def results(self, dataset: CocoDataset) -> dict[int, PoseResult]:
+        """Returns what an earlier run found, by image id, in images whose file is still the same, to the last bit."""
+        return {k: result for k, (digest, result) in self._found.items() if digest == _digest(dataset.path(k))}
+
+    def add(self, image_id: int, image: Path, result: PoseResult) -> None:
+        """Keeps what was found in an image: from here on, a killed process does not lose it.
+
+        Raises:
+            DataError: it cannot be written; what was written before is not lost.
+        """
+        self.finished = False
+        self._append({"image_id": image_id, "image_sha256": _digest(image), **to_line(result)})
+
+    def finish(self) -> None:
+        """Notes, after the run, that everything made from the results is saved: the next one will begin anew."""
+        if not self.finished:
+            self._append({_FINISHED: now()})
+            self.finished = True
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        try:
+            with self.path.open("ab", buffering=0) as file:
+                _write(file, json.dumps(line).encode() + b"\n")
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be written: {error.strerror}; what it holds is kept.") from error
+
+    def _read(self) -> None:
+        """Takes up what an earlier run left, after cutting off a line without an end."""
+        self._file.seek(0)
+        data = self._file.read()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            self._file.truncate(whole)
+        if not whole or self._fresh:
+            return
+        if not data.startswith(self._first):
+            raise DataError(f"{self.path} is not of this run; remove it, or give --fresh.")
+        for text in data[len(self._first) : whole].splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # a damaged line
+                line = json.loads(text.decode("utf-8"))
+                self.finished = _FINISHED in line
+                if not self.finished:
+                    self._found[line["image_id"]] = line["image_sha256"], from_line(line)
+
+
+# ------------------------------------------------------------------------------------------------- parts
+
+
 def _missing(image_ids: Sequence[int], found: Mapping[int, object], window: int) -> list[int]:
     """Images to run, in order: all of each window of which one lacks, so that batches are as in a run of all."""
     windows = (image_ids[k : k + window] for k in range(0, len(image_ids), window))
     return [image_id for some in windows if not all(each in found for each in some) for image_id in some]
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Keeps other processes from opening a journal; the system releases the lock when this one dies."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _write(file: IO[bytes], data: bytes) -> None:
+    written = file.write(data)
+    if written < len(data):  # the disk is full; the second try says so
+        file.write(data[written:])
+
+
+def _digest(image: Path) -> str:
+    """The hash of an image's file; of one that cannot be read there is none, and running it will say why."""
+    try:
+        return artifacts.sha256(image)
+    except DataError:
+        return ""
 
 
 def _with_tags(points: np.ndarray, tags: np.ndarray) -> np.ndarray:

@@ -1,9 +1,8 @@
-"""One measured row: what ran, on what, and the figures. Written as JSON, read back, put side by side.
+"""One measurement: what ran, on what, and the figures. Written as JSON, read back, put side by side by `tables`.
 
-    record = Record("HRNet", "official", "onnxruntime", "force_float32", ap=0.654, ar=0.710, machine=machine())
-    save(record)
+    evaluation = evaluate.run(PoseEstimator(engine), dataset, dataset.image_ids)
+    save(accuracy_record(engine, evaluation, dataset))
     records, problems = load_all()
-    print(align([{"model": record.model, "AP": record.ap} for record in records]))
 
 A figure that was not measured is absent: it is neither 0 nor null, in no file and no table.
 """
@@ -11,38 +10,31 @@ A figure that was not measured is absent: it is neither 0 nor null, in no file a
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
-import platform
 import re
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 import numpy as np
 
 from helpers import artifacts, paths
 from helpers.errors import DataError, UsageError
+from helpers.measure import evaluate
+from helpers.measure.machine import machine, now, versions
 
-_PACKAGES = (
-    "numpy",
-    "scipy",
-    "opencv-python-headless",
-    "opencv-python",
-    "numba",
-    "pycocotools",
-    "onnx",
-    "onnxruntime",
-    "openvino",
-    "magicmind",
-    "torch",
-    "mmpose",
-)
-# What decides how fast a CPU computes in low precision.
-_CPU_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm")
+if TYPE_CHECKING:
+    from helpers.backends.base import Engine
+    from helpers.backends.mm_run import CardTiming
+    from helpers.dataset import CocoDataset
+    from helpers.measure.benchmark import EndToEndTiming, NetworkTiming
+    from helpers.measure.evaluate import Evaluation
+
 _NO_FLIP = " without flip test"  # the end of such a record's `dataset`
+_GONE = ("gflops", "gemm_gflops")  # fields of the first edition's records that say nothing any more
 
 
 @dataclass(frozen=True)
@@ -62,10 +54,7 @@ class Latency:
 
     @classmethod
     def from_seconds(cls, values: Sequence[float] | np.ndarray) -> Latency:
-        """Percentiles (linear between runs) and mean.
-
-        Args:
-            values: (runs,) seconds.
+        """Returns percentiles (linear between runs) and mean of (runs,) seconds.
 
         Raises:
             UsageError: there are none.
@@ -84,27 +73,26 @@ class Record:
         model, weights: name of the network and tag of its weights.
         backend, precision: what ran it, and how.
         weights_sha256: of the file that the weights came from.
-        calibration: what a qint precision learnt its ranges from, such as `32 pictures, minmax`.
-        input_type: what the network takes, one of `zoo.INPUT_TYPES`.
-        batch_size: pictures in one run of the network.
+        calibration: what a qint precision learnt its ranges from, such as `32 images, minmax`.
+        input_type: what the network takes: float32, or uint8 where MagicMind normalizes.
+        batch_size: images in one run of the network.
         input_shape: (N, 3, H, W), for uint8 input (N, H, W, 3), if it was the same for all runs.
         dataset: what was run on, such as `demo val2017`.
-        images: how many pictures of it.
+        images: how many images of it.
+        image_ids_sha256: of their ids in ascending order, one a line: tells samples apart, and COCO from the rest.
         ap, ar: COCO's, from 0 to 1.
-        ap_interval: the two values between which AP lies on 95 % of samples of the pictures (`evaluate.resampled_ap`).
-        ap_change: AP minus that of float32, same pictures.
+        ap_interval: the two values between which AP lies on 95 % of samples of the images (`evaluate.resampled_ap`).
+        ap_change: AP minus that of float32, same images.
         ap_change_interval: the two values between which it lies on 95 % of the same samples.
         coco_stats: COCO's ten numbers by name (`evaluate.STAT_NAMES`).
         latency_ms: of one run.
-        images_per_s: throughput of the network alone.
-        whole_images_per_s: throughput from file to poses, by the clock on the wall.
-        stage_ms: milliseconds per picture in `load`, `pre`, `infer`, `decode`, `draw`.
-        gflops: billions of floating-point operations per second at which the network alone ran.
-        gemm_gflops: those of a plain float32 matrix product on the same machine, to compare with.
+        images_per_s: throughput of the network only.
+        whole_images_per_s: throughput end to end, from file to poses, by the clock on the wall.
+        stage_ms: milliseconds per image in `load`, `pre`, `infer`, `decode`, `draw`.
         model_bytes, build_s: size of the built model, and how long building took.
         load_s: how long loading the built model took.
         peak_memory_mb: most memory that the process held, 10^6 bytes.
-        machine, versions: see the functions of that name.
+        machine, versions: see `measure.machine`.
         command: how to do it again.
         when: UTC, `2026-11-24T09:30:00Z`.
     """
@@ -120,6 +108,7 @@ class Record:
     input_shape: Sequence[int] | None = None
     dataset: str | None = None
     images: int | None = None
+    image_ids_sha256: str | None = None
     ap: float | None = None
     ar: float | None = None
     ap_interval: Sequence[float] | None = None
@@ -130,8 +119,6 @@ class Record:
     images_per_s: float | None = None
     whole_images_per_s: float | None = None
     stage_ms: Mapping[str, float] | None = None
-    gflops: float | None = None
-    gemm_gflops: float | None = None
     model_bytes: int | None = None
     build_s: float | None = None
     load_s: float | None = None
@@ -142,11 +129,11 @@ class Record:
     when: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as JSON types, without what was not measured."""
+        """Returns the record as JSON types, without what was not measured."""
         return _without_none(dataclasses.asdict(self))
 
     def to_json(self) -> str:
-        """The record as JSON text.
+        """Returns the record as JSON text.
 
         Raises:
             DataError: a figure is not finite.
@@ -161,11 +148,11 @@ class Record:
         """Reads what `to_json` wrote.
 
         Raises:
-            DataError: it is no JSON, lacks one of the first four fields, has fields that a record does not, or a
+            DataError: it is not JSON, lacks one of the first four fields, has fields that a record does not, or a
                 field holds something of another type or a figure that is not finite.
         """
         try:
-            fields = json.loads(text)
+            fields = {key: value for key, value in dict(json.loads(text)).items() if key not in _GONE}
             if "latency_ms" in fields:
                 fields["latency_ms"] = Latency(**fields["latency_ms"])
                 _check_types(fields["latency_ms"])
@@ -173,12 +160,12 @@ class Record:
             _check_types(record)
             return record
         except (ValueError, TypeError) as error:
-            raise DataError(f"This is no record: {error}.") from error
+            raise DataError(f"This is not a record: {error}.") from error
 
     @property
     def simulated(self) -> bool:
-        """Whether a double of a card made it (`backends.magicmind`): its accuracy is one, and it has no times."""
-        return self.backend.endswith("-simulated")
+        """Whether a simulator made it instead of a card: its accuracy is the simulator's, and it has no times."""
+        return self.backend.endswith("-simulated") or "simulator" in (self.versions or {}).get("magicmind", "")
 
     @property
     def flip_test(self) -> bool:
@@ -187,23 +174,86 @@ class Record:
 
     @property
     def name(self) -> str:
-        """The same for two measurements of the same thing, of which the later replaces the earlier."""
-        parts = [self.model, self.weights, self.backend, self.precision]
-        if self.input_type not in (None, "float32"):
-            parts.append(self.input_type)
-        if self.batch_size is not None:
-            parts.append(f"b{self.batch_size}")
-        if self.input_shape is not None:
-            parts.append("x".join(str(size) for size in self.input_shape))
-        if self.dataset is not None:
-            parts.append(self.dataset)
-        if self.images is not None:
-            parts.append(f"{self.images}-images")
-        return re.sub(r"[^\w.-]+", "-", "_".join(parts))
+        """File name; a new measurement of the same configuration overwrites the old one."""
+        parts = [self.model, self.weights, self.backend, self.precision, self.calibration]
+        parts += [self.input_type if self.input_type != "float32" else None]
+        parts += [self.batch_size and f"b{self.batch_size}", self.input_shape and "x".join(map(str, self.input_shape))]
+        parts += [self.dataset, self.images and f"{self.images}-images", (self.image_ids_sha256 or "")[:6]]
+        parts += [self.simulated and "simulator"]
+        return re.sub(r"[^\w.-]+", "-", "_".join(part for part in parts if part))
+
+
+def accuracy_record(
+    engine: Engine,
+    evaluation: Evaluation,
+    dataset: CocoDataset,
+    batch_size: int = 1,
+    flip_test: bool = True,
+    command: str = "",
+    reference: Evaluation | None = None,
+) -> Record:
+    """Returns how accurate an engine is, and the times of its run.
+
+    Args:
+        engine: the engine, or a fleet of it: what has its `facts`.
+        evaluation: from `evaluate.run`.
+        dataset: what was scored.
+        batch_size: most images in one run of the network.
+        flip_test: whether flipped images were used; if not, the record's `dataset` says so.
+        command: how to do it again.
+        reference: that of float32 over the same images, to say what this precision changes.
+    """
+    fields = _engine_fields(engine.facts, command)
+    fields.update(_accuracy(evaluation, dataset, flip_test, reference), batch_size=batch_size)
+    return _without_times(Record(**fields, stage_ms=evaluation.stage_ms))
+
+
+def speed_record(
+    engine: Engine,
+    network: NetworkTiming | CardTiming,
+    end_to_end: EndToEndTiming,
+    command: str = "",
+    load_s: float | None = None,
+    peak_memory_mb: float | None = None,
+    evaluation: Evaluation | None = None,
+    dataset: CocoDataset | None = None,
+) -> Record:
+    """Returns how fast an engine is, network only and end to end.
+
+    Args:
+        engine: the engine.
+        network: from `benchmark.network_only`, or from `mm_run.measure`.
+        end_to_end: from `benchmark.end_to_end`.
+        command: how to do it again.
+        load_s: seconds that loading the built model took.
+        peak_memory_mb: from `benchmark.peak_memory_mb`.
+        evaluation, dataset: from `evaluate.run` with the flip test, and what was scored, if accuracy is to be in the
+            same record.
+
+    Raises:
+        UsageError: the engine is a simulator's, which has no speed.
+    """
+    fields = _engine_fields(engine.facts, command)
+    if evaluation is not None:
+        fields.update(_accuracy(evaluation, dataset))
+    record = Record(
+        **fields,
+        batch_size=network.batch_size,
+        input_shape=network.input_shape,
+        latency_ms=network.latency,
+        images_per_s=network.images_per_s,
+        whole_images_per_s=end_to_end.images_per_s,
+        stage_ms=end_to_end.stage_ms,
+        load_s=load_s,
+        peak_memory_mb=peak_memory_mb,
+    )
+    if record.simulated:
+        raise UsageError(f"{engine.path} is a simulator's model, which has no speed; measure on a real card.")
+    return record
 
 
 def save(record: Record, folder: str | os.PathLike[str] | None = None) -> Path:
-    """Writes a record, replacing the earlier one of the same thing.
+    """Writes a record, replacing the earlier one of the same configuration.
 
     Args:
         record: the measurement.
@@ -241,89 +291,70 @@ def load_all(folder: str | os.PathLike[str] | None = None) -> tuple[list[Record]
 
 
 def without_flip(dataset: str) -> str:
-    """The name of a dataset, whatever `scored_on` added."""
+    """Returns the name of a record's dataset without what it says about the flip test."""
     return dataset[: -len(_NO_FLIP)] if dataset.endswith(_NO_FLIP) else dataset
 
 
-def scored_on(dataset: str, flip_test: bool) -> str:
-    """What a record says it was scored on, so that accuracies with and without the flip test stand side by side."""
-    return dataset if flip_test else dataset + _NO_FLIP
-
-
-def align(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as a Markdown table whose columns line up in a terminal.
-
-    Args:
-        rows: dicts; a key that a row lacks leaves its cell empty.
-    """
-    if not rows:
-        return "(no records)"
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [columns] + [[_text(row.get(column)) for column in columns] for row in rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in cells]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines)
-
-
-def now() -> str:
-    """This moment for `Record.when`: UTC, to the second."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def machine() -> dict[str, Any]:
-    """What a speed belongs to: processor, cores, memory, system. Nothing that tells whose machine it is.
-
-    Returns:
-        `cpu`, `cores` (that this process may use), `cpu_flags` (those that matter to low precision), `memory_gb`,
-        `os`, `python`; what cannot be found out is absent.
-    """
-    cpu_info = _read("/proc/cpuinfo")
-    model = re.search(r"^model name\s*:\s*(.+)$", cpu_info, re.MULTILINE)
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", cpu_info, re.MULTILINE)
-    memory = re.search(r"^MemTotal:\s*(\d+) kB", _read("/proc/meminfo"), re.MULTILINE)
-    system = re.search(r'^PRETTY_NAME="?([^"\n]+)', _read("/etc/os-release"), re.MULTILINE)
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return _without_none(
-        {
-            "cpu": model.group(1).strip() if model else platform.processor() or platform.machine(),
-            "cores": usable,
-            "cpu_flags": [flag for flag in _CPU_FLAGS if flag in flags.group(1).split()] if flags else None,
-            "memory_gb": round(int(memory.group(1)) / 2**20, 1) if memory else None,
-            "os": system.group(1) if system else platform.system(),
-            "python": platform.python_version(),
-        }
-    )
-
-
-def versions() -> dict[str, str]:
-    """Versions of the installed packages that figures depend on; those not installed are absent."""
-    try:
-        from importlib import metadata
-    except ImportError:  # Python 3.7
-        try:
-            import importlib_metadata as metadata
-        except ImportError:
-            return {}
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+def ids_sha256(image_ids: Sequence[int]) -> str:
+    """Returns the hash of a set of images, for `Record.image_ids_sha256`."""
+    return hashlib.sha256("\n".join(str(image_id) for image_id in sorted(set(image_ids))).encode()).hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------- parts
 
 
-def _text(value: Any) -> str:
-    """A cell: four significant digits, which AP needs and milliseconds allow."""
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
-    return str(value)
+def _engine_fields(facts: Mapping[str, Any], command: str) -> dict[str, Any]:
+    """Fields that say what ran, where, and what it was made from; `facts` are those of an engine."""
+    fields = {key: facts[key] for key in ("model", "weights", "backend", "precision", "input_type")}
+    fields.update(weights_sha256=facts.get("weights_sha256") or None, calibration=_calibration(facts))
+    fields.update(build_s=facts["build_s"], model_bytes=facts["bytes"])
+    found = versions()
+    if "magicmind" in facts["backend"]:  # pip does not know it everywhere, nor a simulator of it
+        found["magicmind"] = facts["backend_version"]
+    return {**fields, "machine": machine(), "versions": found, "command": command or None, "when": now()}
+
+
+def _calibration(facts: Mapping[str, Any]) -> str | None:
+    """What decides the ranges of a qint engine beside its network: `32 images, minmax`."""
+    learnt = facts.get("calibration")
+    if not learnt:
+        return None
+    words = [f"{learnt['count']} images", learnt["method"]]
+    words += [f"{learnt['percentile']:g} percent"] if "percentile" in learnt else []
+    words += [f"seed {learnt['seed']}"] if learnt.get("seed") else []
+    words += [f"{len(facts['float_layers'])} layers in float"] if facts.get("float_layers") else []
+    return ", ".join(words)
+
+
+def _accuracy(
+    evaluation: Evaluation, dataset: CocoDataset, flip_test: bool = True, reference: Evaluation | None = None
+) -> dict[str, Any]:
+    """The fields of a record that say how accurate a network is, and on what."""
+    numbers, image_ids = evaluation.stats.numbers, evaluation.image_ids
+    fields = {
+        "dataset": f"{dataset.root.resolve().name} {dataset.split}{'' if flip_test else _NO_FLIP}",
+        "images": evaluation.stats.images,
+        "image_ids_sha256": ids_sha256(image_ids),
+        "ap": numbers["AP"],
+        "ar": numbers["AR"],
+        "coco_stats": numbers,
+    }
+    if numbers["AP"] is None:  # nobody is annotated
+        return fields
+    runs = {"this": evaluation.poses} if reference is None else {"this": evaluation.poses, "float32": reference.poses}
+    drawn = evaluate.resampled_ap(runs, dataset, image_ids)
+    fields["ap_interval"] = list(evaluate.interval(drawn["this"]))
+    if reference is not None:
+        fields["ap_change"] = numbers["AP"] - reference.stats.numbers["AP"]
+        fields["ap_change_interval"] = list(evaluate.interval(drawn["this"] - drawn["float32"]))
+    return fields
+
+
+def _without_times(record: Record) -> Record:
+    """The record; of a simulator without times and sizes, which are not the card's."""
+    if not record.simulated:
+        return record
+    return dataclasses.replace(record, stage_ms=None, build_s=None, model_bytes=None)
 
 
 def _folder(folder: str | os.PathLike[str] | None) -> Path:
@@ -365,10 +396,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{value!r} has no place in a record")
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from helpers.dataset import GroundTruth
-    from helpers.measure.benchmark import Cost
+    from helpers.measure.roofline import Cost
     from helpers.pose.decode import Maps, Poses, Steps
     from helpers.pose.preprocess import ResizeTransform
 

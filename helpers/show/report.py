@@ -572,8 +572,6 @@ def _speed_table(rows: Sequence[Record]) -> Table:
                 "one run of": _shape(row),
                 "weights": row.weights,
                 "file to poses, images/s": _number(row.whole_images_per_s, ".1f"),
-                "GFLOP/s": _number(row.gflops, ".0f"),
-                "of matrix product": _number(row.gflops and row.gemm_gflops and row.gflops / row.gemm_gflops, ".0%"),
                 "memory MB": _number(row.peak_memory_mb, ".0f"),
                 "machine": _machine(row.machine) if many_machines else None,
             }

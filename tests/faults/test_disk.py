@@ -13,7 +13,7 @@ from helpers import paths
 from helpers.backends import BuildSpec, get
 from helpers.errors import DataError
 from helpers.measure import records
-from helpers.measure.journal import Journal
+from helpers.measure.evaluate import Journal
 from tests.faults import command
 from tests.faults.sets import repeat_demo
 
@@ -132,7 +132,8 @@ DECIDES = {"model": "M", "weights": "w", "backend": "b", "precision": "p"}
 def test_record_and_journal_on_a_full_disk(disk):
     folder = disk(8 << 10)
     (folder / "ballast").write_bytes(bytes(4 << 10))
-    kept = Journal(folder / "runs", DECIDES)
+    with Journal(folder / "runs", DECIDES) as kept:
+        pass
     with pytest.raises(DataError, match=f"cannot be written: {FULL}"):
         records.save(records.Record("M", "w", "b", "p", command="x" * 5000), folder)
     assert set(files(folder)) == {"ballast", kept.path.name}

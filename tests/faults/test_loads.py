@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from helpers.measure import evaluate
-from helpers.measure.journal import Journal, decisive
 from helpers.pose.estimator import PoseEstimator
 from tests.faults.sets import repeat_demo
 
@@ -28,7 +27,7 @@ def resident_mb() -> float:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read as Linux and glibc give it")
-def test_memory_stays(demo_built, demo_engine, tmp_path):
+def test_memory_stays(demo_engine, tmp_path):
     """A run with its journal; over the last images something leaks on purpose, which the same measure has to notice."""
     dataset = repeat_demo(tmp_path / "coco", WARM + CALM + LEAKING, distinct=10)
     estimator = PoseEstimator(demo_engine, flip_test=False, input_size=128)
@@ -40,7 +39,7 @@ def test_memory_stays(demo_built, demo_engine, tmp_path):
         if done in (WARM, WARM + CALM, len(dataset)):
             memory.append(resident_mb())
 
-    kept = Journal(tmp_path, decisive(demo_built, estimator, dataset, dataset.image_ids))
+    kept = evaluate.Journal(tmp_path, evaluate.fingerprint(demo_engine, estimator, dataset, dataset.image_ids))
     run = evaluate.run(estimator, dataset, dataset.image_ids, progress=progress, journal=kept)
     assert len(run.poses) == WARM + CALM + LEAKING
     assert sum(len(poses) for poses in run.poses.values()) > 100

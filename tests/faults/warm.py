@@ -10,12 +10,12 @@ from helpers import cli
 from helpers.backends import calibration, quantize
 from helpers.backends import onnxruntime as backend
 from helpers.export import export, network
-from helpers.measure import benchmark, evaluate, journal
+from helpers.measure import benchmark, evaluate
 from helpers.pose import decode
 
 torch.set_num_threads(1)
 network.build("MobileNetv2")  # imports mmpose
 decode.warm_up()
 
-__all__ = ["backend", "benchmark", "calibration", "cli", "evaluate", "export", "journal", "network", "onnx"]
+__all__ = ["backend", "benchmark", "calibration", "cli", "evaluate", "export", "network", "onnx"]
 __all__ += ["onnxruntime", "pycocotools", "quantize", "torch"]

@@ -1,9 +1,12 @@
-"""Network outputs made up: people who never stood before a camera, for tests and timings of decoders."""
+"""Many people who never stood together: network outputs made up, and images put together, to test and time decoders."""
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
+from helpers.dataset import CocoDataset
+from helpers.images import read_image
 from helpers.keypoints import COCO17
 
 
@@ -48,3 +51,29 @@ def crowd(
             if inside or rng.random() < at_border:
                 add_peak(heat, tags, joint, np.clip(y, 0, height - 1), np.clip(x, 0, width - 1), tag, rng)
     return outputs_of(heat, tags)
+
+
+def mosaic(dataset: CocoDataset, people: int, width: int = 768, height: int = 512) -> np.ndarray:
+    """An image with so many people, put together from images with one; the first ones again if they run out."""
+    alone = [image_id for image_id in dataset.image_ids if len(dataset.people(image_id)) == 1]
+    columns = max(range(1, people + 1), key=lambda n: min(width / n, height / -(-people // n)))
+    wide, tall = width // columns, height // -(-people // columns)
+    mosaic = np.zeros((height, width, 3), np.uint8)
+    for k in range(people):
+        image_id = alone[k % len(alone)]
+        row, column = divmod(k, columns)
+        cell = _around_person(read_image(dataset.path(image_id)), dataset.people(image_id).bbox[0], wide, tall)
+        mosaic[row * tall : (row + 1) * tall, column * wide : (column + 1) * wide] = cell
+    return mosaic
+
+
+def _around_person(image: np.ndarray, box: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Cuts out a person with some background, scaled to (height, width); gray where the image is too small."""
+    left, top, wide, tall = box
+    scale = min(width / wide, height / tall) / 1.35
+    start = []
+    for corner, extent, side, whole in ((left, wide, width, image.shape[1]), (top, tall, height, image.shape[0])):
+        middle = corner + extent / 2 - side / scale / 2
+        start.append(np.clip(middle, min(whole - side / scale, 0) / 2, max(whole - side / scale, 0)))
+    matrix = np.array([[scale, 0, -scale * start[0]], [0, scale, -scale * start[1]]])
+    return cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_AREA, borderValue=(128, 128, 128))

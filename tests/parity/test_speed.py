@@ -19,6 +19,7 @@ from helpers.measure import benchmark
 from helpers.pose import decode
 from helpers.pose.estimator import PoseEstimator
 from helpers.pose.preprocess import resize_align
+from tests.parity.crowds import mosaic
 
 PEOPLE = (1, 3, 8, 15, 30)
 DECODERS = {
@@ -45,8 +46,8 @@ def estimator(tmp_path_factory):
 def turns(estimator, parity_report):
     """Number of people -> decoders in turns, on 128 x 192 outputs of the demo network."""
     dataset = CocoDataset(paths.demo_data())
-    outputs = {people: estimator.maps(benchmark.mosaic(dataset, people))[:2] for people in PEOPLE}
-    found = benchmark.decode_times(DECODERS, outputs, rounds=1)
+    maps = {people: estimator.maps(mosaic(dataset, people)) for people in PEOPLE}
+    found = benchmark.decode_times(DECODERS, maps, rounds=1)
     for people, comparison in found.items():
         ms = comparison.median_ms
         speedups = ", ".join(f"{name} {comparison.speedup(name).median:,.0f}x" for name in ("numpy", "numba"))

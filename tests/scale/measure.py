@@ -25,7 +25,7 @@ import numpy as np
 from helpers import backends, paths
 from helpers.dataset import CocoDataset
 from helpers.export import export
-from helpers.measure import evaluate, records
+from helpers.measure import evaluate, records, tables
 from helpers.pose.estimator import STAGES, PoseEstimator
 from helpers.scale_out import Fleet, Setup
 from tests.scale.stub import StubSetup
@@ -68,7 +68,7 @@ def speed(args: argparse.Namespace) -> bool:
                     start = time.perf_counter()
                     run = evaluate.run(fleet, dataset, image_ids)
                     seconds = time.perf_counter() - start
-                    table = records.align(fleet.table())
+                    table = tables.align(fleet.table())
                 whole = time.perf_counter() - began
                 files.append(results(run, dataset, Path(folder, "results.json")))
                 fastest[count] = max(fastest[count], len(image_ids) / seconds)

@@ -254,20 +254,18 @@ def test_json_is_the_record(capsys):
 def test_perf_puts_network_and_whole_call_side_by_side(capsys):
     assert main(["perf", "--runs", "3", "--seconds", "0", "--image-num", "2", "--draw"]) == 0
     out = capsys.readouterr().out
-    for word in ("network alone", "whole call", "p50", "p99", "images/s", "decode", "draw", "GFLOP/s", "loaded in"):
+    for word in ("network only", "end to end", "p50", "p99", "images/s", "decode", "draw", "loaded in"):
         assert word in out
-    alone, whole = (line for line in out.splitlines() if line.startswith(("| network alone", "| whole call")))
+    alone, whole = (line for line in out.splitlines() if line.startswith(("| network only", "| end to end")))
     assert "3 runs" in alone
     assert "2 images" in whole
 
 
-def test_perf_as_json_has_memory_and_efficiency(capsys):
+def test_perf_as_json_has_memory_and_load_time(capsys):
     assert main(["perf", "--runs", "2", "--seconds", "0", "--image-num", "2", "--batch-size", "2", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["batch_size"] == 2
     assert record["load_s"] > 0
-    assert record["gflops"] == pytest.approx(16.8 * record["images_per_s"])
-    assert record["gemm_gflops"] > 1
     assert record["whole_images_per_s"] > 0
     if Path("/proc/self/status").is_file():
         assert record["peak_memory_mb"] > 100
@@ -286,18 +284,18 @@ def test_bench_runs_every_combination_and_saves_each(capsys, home):
     rows = [line for line in captured.out.splitlines() if line.startswith("| MobileNetv2")]
     assert len(rows) == 2
     for size in (1, 2):
-        [file] = (home / "output" / "records").glob(f"MobileNetv2_demo_*_b{size}_{size}x3x512x512_*_3-images.json")
+        [file] = (home / "output" / "records").glob(f"MobileNetv2_demo_*_b{size}_{size}x3x512x512_*_3-images_*.json")
         record = json.loads(file.read_text())
         assert record["images"] == 3
         assert 0 <= record["ap"] <= 1
         assert record["latency_ms"]["p50"] > 0
 
 
-def test_bench_of_random_weights_has_neither_accuracy_nor_decoding(capsys):
+def test_bench_of_random_weights_has_no_accuracy(capsys):
     assert main([*QUICK_BENCH, "--model", "MobileNetv2", "--weights", "random", "--batch-size", "1", "--json"]) == 0
     [record] = json.loads(capsys.readouterr().out)
-    assert not {"ap", "whole_images_per_s"} & set(record)
-    assert "decode" not in record["stage_ms"]
+    assert "ap" not in record
+    assert record["whole_images_per_s"] > 0
 
 
 def test_bench_stops_at_an_argument_that_is_wrong_for_all_rows(capsys):

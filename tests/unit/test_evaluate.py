@@ -1,10 +1,12 @@
-"""The ten numbers where the answer is known, OKS and matching as in pycocotools, the results file."""
+"""The ten numbers where the answer is known, OKS and matching as in pycocotools, the results file, the journal."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,20 +14,26 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from helpers.dataset import CocoDataset, GroundTruth
-from helpers.errors import UsageError
+from helpers.errors import DataError, UsageError
 from helpers.keypoints import COCO17
+from helpers.measure import evaluate as evaluation
+from helpers.measure import machine
 from helpers.measure.evaluate import (
     STAT_NAMES,
+    Journal,
     compare_poses,
     evaluate,
+    fingerprint,
     match,
     oks,
     rank_by_change,
     resampled_ap,
+    run,
     save_results,
     to_coco_results,
 )
-from helpers.pose.decode import Poses
+from helpers.pose.decode import DecodeConfig, Poses
+from helpers.pose.estimator import STAGES, PoseEstimator, PoseResult
 from tests.unit.conftest import write_coco
 
 NOBODY = np.zeros((0, 17, 3))
@@ -203,7 +211,7 @@ def test_oks_of_known_distances():
     truth[2, :, 2] = 0
     area = np.array([100.0, 400.0, 100.0])
     shifted = truth.copy()
-    shifted[..., 0] += 2 * COCO17.sigmas * np.sqrt(area)[:, None]
+    shifted[..., 0] += 2 * np.array(COCO17.sigmas) * np.sqrt(area)[:, None]
     shifted[1, 5:, :2] = 1e6  # not labelled, so it does not matter where
     similarity = oks(shifted, truth, area)
     np.testing.assert_allclose(similarity[:2], np.exp(-0.5))
@@ -301,6 +309,27 @@ def test_shift_of_somebody_who_got_lost(dataset):
     assert len(compare_poses(poses(NOBODY), reference).oks) == 0
 
 
+@pytest.mark.parametrize("sure", [range(17), [0]], ids=["a line", "one keypoint"])
+def test_people_without_a_box_are_not_lost(dataset, sure):
+    """Keypoints on one line, or a single one, span no area to measure errors against."""
+    reference = people_apart(dataset)
+    reference.keypoints[..., 0] = [[50], [200]]
+    reference.keypoints[..., 2] = 0
+    reference.keypoints[:, list(sure), 2] = 0.9
+    near, far = (poses(reference.keypoints + np.array([pixels, 0, 0]), reference.scores) for pixels in (0.5, 100))
+    moved = compare_poses(reference, near)
+    assert moved.partner.tolist() == [0, 1]
+    assert (moved.oks > 0.9).all()
+    np.testing.assert_allclose(moved.pixels, 0.5, atol=1e-5)
+    assert compare_poses(reference, far).partner.tolist() == [-1, -1]
+
+
+def test_somebody_without_sure_keypoints_keeps_nobody_else_from_being_found(dataset):
+    reference = people_apart(dataset)
+    reference.keypoints[0, :, 2] = 0.05
+    assert compare_poses(reference, people_apart(dataset)).partner.tolist() == [-1, 1]
+
+
 def test_the_image_that_suffers_most(dataset):
     reference = people_apart(dataset)
     near, far = (poses(reference.keypoints + np.array([pixels, 0, 0]), reference.scores) for pixels in (1, 8))
@@ -308,3 +337,189 @@ def test_the_image_that_suffers_most(dataset):
     assert rank_by_change([reference, poses(NOBODY)], [poses(NOBODY), reference]) == [0, 1], "the lost count 0"
     faint = Poses(reference.keypoints, np.full(2, 0.1, np.float32), reference.tags)
     assert rank_by_change([faint, reference], [poses(NOBODY), near]) == [1, 0], "faint people do not count"
+
+
+# -- the journal
+
+DECIDES = {"model": "M", "weights": "w", "backend": "b", "precision": "p", "images": [3, 7, 10, 25]}
+TIMES = {stage: 0.1 + k for k, stage in enumerate(STAGES)}
+
+
+def random_poses(seed: int, people: int, levels: int = 2) -> Poses:
+    """Numbers of every size that float32 has."""
+    generator = np.random.default_rng(seed)
+    bits = generator.integers(0, 2**32, (people, 17 * 3 + 1 + levels), np.uint32)
+    bits &= 0xFF7FFFFF  # neither infinity nor NaN
+    values = bits.view(np.float32)
+    return Poses(values[:, :51].reshape(-1, 17, 3), values[:, 51], values[:, 52:])
+
+
+def write(folder, dataset: CocoDataset, *image_ids: int, decides=DECIDES, **options) -> Journal:
+    """A journal of random poses, as a stopped run leaves it."""
+    with Journal(folder, decides, **options) as journal:
+        for image_id in image_ids:
+            journal.add(image_id, dataset.path(image_id), PoseResult("x", random_poses(image_id, 2), stage_ms=TIMES))
+    return journal
+
+
+def read(folder, dataset: CocoDataset, decides=DECIDES, **options) -> dict[int, PoseResult]:
+    with Journal(folder, decides, **options) as journal:
+        return journal.results(dataset)
+
+
+def assert_same(found: Poses, wanted: Poses) -> None:
+    for field in dataclasses.fields(Poses):
+        a, b = (np.ascontiguousarray(getattr(each, field.name)) for each in (found, wanted))
+        assert (a.shape, a.dtype, a.tobytes()) == (b.shape, b.dtype, b.tobytes())
+
+
+def test_every_bit_comes_back(dataset, tmp_path):
+    wanted = {3: (0, 40), 7: (1, 0), 10: (2, 1, 1), 25: (3, 0, 1)}
+    wanted = {image_id: random_poses(*arguments) for image_id, arguments in wanted.items()}
+    with Journal(tmp_path, DECIDES) as journal:
+        for image_id, found in wanted.items():
+            journal.add(image_id, dataset.path(image_id), PoseResult("x", found, stage_ms=TIMES))
+    results = read(tmp_path, dataset)
+    assert list(results) == list(wanted)
+    for image_id, result in results.items():
+        assert_same(result.poses, wanted[image_id])
+        assert result.stage_ms == TIMES
+
+
+@pytest.mark.parametrize("cut", [1, 100, 2000])
+def test_a_torn_last_line_is_dropped(dataset, tmp_path, cut):
+    path = write(tmp_path, dataset, 3).path
+    whole = path.read_bytes()
+    write(tmp_path, dataset, 7)
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert list(read(tmp_path, dataset)) == [3]
+    assert path.read_bytes() == whole
+    write(tmp_path, dataset, 7)
+    assert list(read(tmp_path, dataset)) == [3, 7]
+
+
+def test_damaged_lines_do_not_count(dataset, tmp_path):
+    path = write(tmp_path, dataset, 3, 7, 10).path
+    lines = path.read_bytes().split(b"\n")
+    lines[1], lines[2] = b"\x00" * 50, b'{"image_id": 7}'
+    path.write_bytes(b"\n".join(lines))
+    assert list(read(tmp_path, dataset)) == [10]
+
+
+def test_an_image_that_changed_runs_again(dataset, tmp_path):
+    write(tmp_path, dataset, 3, 7)
+    dataset.path(7).write_bytes(b"another image")
+    assert list(read(tmp_path, dataset)) == [3]
+    dataset.path(3).unlink()
+    assert list(read(tmp_path, dataset)) == []
+
+
+def test_finished_begins_anew_unless_asked(dataset, tmp_path):
+    write(tmp_path, dataset, 3).finish()
+    with Journal(tmp_path, DECIDES, resume=True) as again:
+        assert again.finished
+        assert list(again.results(dataset)) == [3]
+    assert read(tmp_path, dataset) == {}
+    assert read(tmp_path, dataset, resume=True) == {}, "it was begun anew"
+
+
+def test_fresh_forgets_what_a_stopped_run_left(dataset, tmp_path):
+    write(tmp_path, dataset, 3)
+    assert read(tmp_path, dataset, fresh=True) == {}
+    assert read(tmp_path, dataset) == {}
+
+
+def test_other_runs_have_files_of_their_own(dataset, tmp_path):
+    mine = write(tmp_path, dataset, 3)
+    other = {**DECIDES, "images": [3]}
+    assert read(tmp_path, dataset, other) == {}
+    assert len(list(tmp_path.glob("M_w_b_p_*.jsonl"))) == 2
+    Journal(tmp_path, other).path.replace(mine.path)
+    before = mine.path.read_bytes()
+    with pytest.raises(DataError, match=rf"{mine.path.name} is not of this run; remove it, or give --fresh"):
+        read(tmp_path, dataset)
+    assert mine.path.read_bytes() == before
+    read(tmp_path, dataset, fresh=True)
+    assert read(tmp_path, dataset) == {}
+
+
+def test_two_do_not_write_one_journal(dataset, tmp_path):
+    """The second would cut off the line that the first is writing."""
+    with Journal(tmp_path, DECIDES) as first:
+        with pytest.raises(DataError, match=r"\.jsonl is in use: the same evaluation is running; wait for it, or stop"):
+            read(tmp_path, dataset, fresh=True)
+        first.add(3, dataset.path(3), PoseResult("x", random_poses(3, 2), stage_ms=TIMES))
+    assert list(read(tmp_path, dataset)) == [3]
+
+
+@pytest.fixture
+def estimator(demo_engine):
+    return PoseEstimator(demo_engine, flip_test=False, input_size=128)
+
+
+def test_everything_that_decides_the_numbers_is_told_apart(demo_engine, dataset, estimator):
+    ids = dataset.image_ids
+    usual = fingerprint(demo_engine, estimator, dataset, ids)
+    assert json.loads(json.dumps(usual)) == usual
+    newer, rebuilt = ({**demo_engine.facts, key: "0"} for key in ("backend_version", "sha256"))
+    others = [
+        *(fingerprint(SimpleNamespace(facts=facts), estimator, dataset, ids) for facts in (newer, rebuilt)),
+        fingerprint(demo_engine, PoseEstimator(demo_engine, True, 128), dataset, ids),
+        fingerprint(demo_engine, PoseEstimator(demo_engine, False, 64), dataset, ids),
+        fingerprint(demo_engine, PoseEstimator(demo_engine, False, 128, DecodeConfig(refine=False)), dataset, ids),
+        fingerprint(demo_engine, estimator, dataset, ids[:-1]),
+        fingerprint(demo_engine, estimator, dataset, ids, batch_size=2),
+    ]
+    document = json.loads(dataset.annotation_file.read_text())
+    document["annotations"][0]["area"] += 1
+    dataset.annotation_file.write_text(json.dumps(document))
+    others.append(fingerprint(demo_engine, estimator, CocoDataset(dataset.root), ids))
+    assert all(usual != other for other in others)
+    assert len({json.dumps(each) for each in others}) == len(others)
+
+
+def test_packages_that_do_not_matter_are_no_part_of_the_fingerprint(demo_engine, dataset, estimator, monkeypatch):
+    """Upgrading OpenVINO leaves half a run of ONNX Runtime as it is; of NumPy, it does not."""
+    usual = fingerprint(demo_engine, estimator, dataset, [3])
+    for package, matters in (("openvino", False), ("torch", False), ("onnxruntime", True), ("numpy", True)):
+        with monkeypatch.context() as patch:
+            patch.setattr(evaluation, "versions", lambda upgraded=package: {**machine.versions(), upgraded: "99"})
+            assert (fingerprint(demo_engine, estimator, dataset, [3]) != usual) == matters, package
+            torch = SimpleNamespace(facts={**demo_engine.facts, "backend": "pytorch"})
+            theirs = fingerprint(torch, estimator, dataset, [3])["versions"]
+            assert (theirs.get("torch") == "99") == (package == "torch")
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_run_goes_on_where_it_stopped(demo_engine, estimator, dataset, tmp_path, monkeypatch, batch_size):
+    """Ctrl-C after the third image; the four of the folder are one window of batches of two, which run again."""
+    ids = dataset.image_ids
+    decides = fingerprint(demo_engine, estimator, dataset, ids, batch_size)
+    wanted = run(estimator, dataset, ids, batch_size)
+    assert wanted.taken_up == ""
+
+    def stop(done: int, _count: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(estimator, dataset, ids, batch_size, stop, Journal(tmp_path, decides))
+    assert len(read(tmp_path, dataset, decides)) == 3
+    kept, seen, steps = Journal(tmp_path, decides), [], []
+    stream = estimator.stream
+    monkeypatch.setattr(estimator, "stream", lambda paths, size: stream((seen.append(p) or p for p in paths), size))
+    done = run(estimator, dataset, ids, batch_size, lambda *at: steps.append(at), kept)
+    assert len(seen) == (1 if batch_size == 1 else 4)
+    assert done.taken_up == ("3 of 4 images from an earlier run that stopped" if batch_size == 1 else "")
+    assert steps == ([(3, 4), (4, 4)] if batch_size == 1 else [(k, 4) for k in (1, 2, 3, 4)])
+    assert done.stats == wanted.stats
+    assert list(done.poses) == list(wanted.poses)
+    for image_id in ids:
+        assert_same(done.poses[image_id], wanted.poses[image_id])
+
+    kept.finish()
+    del seen[:]
+    again = run(estimator, dataset, ids, batch_size, journal=Journal(tmp_path, decides, resume=True))
+    assert seen == []
+    assert again.summary().splitlines()[1] == "4 of 4 images from an earlier run that finished"
+    assert again.stats == wanted.stats

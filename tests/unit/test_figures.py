@@ -8,7 +8,7 @@ import pytest
 
 from helpers.dataset import GroundTruth
 from helpers.errors import UsageError
-from helpers.measure.benchmark import Cost
+from helpers.measure.roofline import Cost
 from helpers.pose.decode import Poses, align_maps, decode_steps
 from helpers.pose.preprocess import resize_align
 from helpers.show import draw, figures

@@ -7,15 +7,19 @@ import json
 import platform
 import re
 import socket
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import pytest
 
 from helpers import paths
+from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError
-from helpers.measure import records
+from helpers.measure import benchmark, machine, records
+from helpers.measure.evaluate import evaluate, run
 from helpers.measure.records import Latency, Record
+from helpers.pose.estimator import PoseEstimator
 
 SPEED = Record(
     "HRNet",
@@ -42,7 +46,7 @@ ACCURACY = Record(
     ar=0.0,
     coco_stats={"AP": 0.654, "AP (L)": None},
     machine={"cpu": "x"},
-    when=records.now(),
+    when=machine.now(),
 )
 
 
@@ -57,9 +61,8 @@ def test_latency():
 def test_fields_are_those_of_the_contract():
     contract = (
         "model weights backend precision weights_sha256 calibration input_type batch_size input_shape dataset "
-        "images ap ar ap_interval ap_change ap_change_interval coco_stats latency_ms images_per_s "
-        "whole_images_per_s stage_ms gflops gemm_gflops model_bytes build_s load_s peak_memory_mb"
-        " machine versions command when"
+        "images image_ids_sha256 ap ar ap_interval ap_change ap_change_interval coco_stats latency_ms images_per_s "
+        "whole_images_per_s stage_ms model_bytes build_s load_s peak_memory_mb machine versions command when"
     )
     assert [field.name for field in dataclasses.fields(Record)] == contract.split()
 
@@ -105,6 +108,43 @@ def test_file_names(tmp_path, monkeypatch):
     assert len(found) == 2
 
 
+CALIBRATED = dataclasses.replace(ACCURACY, precision="qint8_mixed_float16", calibration="32 images, minmax")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"calibration": "8 images, minmax"},
+        {"calibration": "32 images, entropy"},
+        {"calibration": None},
+        {"input_type": "uint8"},
+        {"batch_size": 2},
+        {"input_shape": [1, 3, 512, 512]},
+        {"dataset": "COCO val2017 without flip test"},
+        {"images": 4999},
+        {"image_ids_sha256": "0" * 64},
+        {"versions": {"magicmind": "1.7.0, simulator"}},
+    ],
+)
+def test_measurements_of_different_things_stand_side_by_side(other):
+    assert dataclasses.replace(CALIBRATED, **other).name != CALIBRATED.name
+
+
+def test_what_a_simulator_found_says_so():
+    """Its name, too; today's calls its backend so, another one its version."""
+    card = dataclasses.replace(CALIBRATED, backend="magicmind", versions={"magicmind": "1.7.0"})
+    double = dataclasses.replace(card, versions={"magicmind": "1.7.0-simulator"})
+    assert not card.simulated and double.simulated
+    assert dataclasses.replace(card, backend="magicmind-simulated").simulated
+    assert double.name == f"{card.name}_simulator"
+    assert not dataclasses.replace(ACCURACY, versions=None).simulated
+
+
+def test_what_the_first_edition_measured_is_still_read():
+    document = {**SPEED.to_dict(), "gflops": 100.0, "gemm_gflops": 200.0}
+    assert Record.from_json(json.dumps(document)) == SPEED
+
+
 def test_broken_files_are_told_and_skipped(tmp_path):
     records.save(SPEED, tmp_path)
     broken = {
@@ -136,27 +176,88 @@ def test_no_folder_no_records(tmp_path):
     assert records.load_all(tmp_path / "gone") == ([], [])
 
 
-def test_align_fills_what_a_row_lacks():
-    rows = [{"model": "HRNet", "AR": 0.0}, {"model": "ResNet50", "AR": None, "p50 ms": 12.0}]
-    assert records.align(rows).split("\n") == [
-        "| model    | AR | p50 ms |",
-        "|----------|----|--------|",
-        "| HRNet    | 0  |        |",
-        "| ResNet50 |    | 12     |",
-    ]
-    assert records.align([]) == "(no records)"
+@pytest.fixture(scope="module")
+def dataset() -> CocoDataset:
+    return CocoDataset(paths.demo_data())
 
 
-def test_large_figures_are_not_in_powers_of_ten():
-    assert "| 123457 " in records.align([{"images/s": 123456.7}])
+def test_accuracy_of_an_engine(dataset, demo_built, demo_engine):
+    done = run(PoseEstimator(demo_engine), dataset, dataset.sample(3))
+    record = records.accuracy_record(demo_engine, done, dataset, command="a test")
+    assert (record.model, record.weights, record.backend) == ("MobileNetv2", "demo", "onnxruntime")
+    assert record.model_bytes == demo_built.stat().st_size
+    assert (record.images, record.ap, record.stage_ms) == (3, done.stats.numbers["AP"], done.stage_ms)
+    assert record.image_ids_sha256 == records.ids_sha256(dataset.sample(3)[::-1])
+    assert record.latency_ms is None, "one figure of the whole call is not the network's latency"
+    assert Record.from_json(record.to_json()) == record
+    low, high = record.ap_interval
+    assert 0 <= low <= high <= 1
+    assert record.ap_change is None, "there was nothing to compare with"
+    nobody = dataclasses.replace(done, poses={}, stats=evaluate({}, dataset, done.image_ids))
+    worse = records.accuracy_record(demo_engine, nobody, dataset, flip_test=False, reference=done)
+    assert worse.ap_change == -record.ap
+    assert worse.ap_change_interval == pytest.approx([-high, -low]), "the same samples"
+    assert record.flip_test and not worse.flip_test
+    assert records.without_flip(worse.dataset) == record.dataset == "demo val2017"
+
+
+def with_facts(**facts) -> SimpleNamespace:
+    """As much of an engine as records are made from."""
+    usual = {"model": "HRNet", "weights": "demo", "backend": "magicmind", "precision": "qint8_mixed_float16"}
+    usual.update(input_type="float32", backend_version="1.7.0", build_s=1.5, bytes=10)
+    return SimpleNamespace(facts={**usual, **facts}, path="x.mm")
+
+
+@pytest.mark.parametrize(
+    ("learnt", "told"),
+    [
+        ({"count": 8, "method": "entropy", "seed": 0}, "8 images, entropy"),
+        ({"count": 80, "method": "percentile", "percentile": 99.9}, "80 images, percentile, 99.9 percent"),
+        ({"count": 8, "method": "minmax", "seed": 3}, "8 images, minmax, seed 3"),
+        (None, None),
+    ],
+)
+def test_calibration_is_told(learnt, told):
+    assert records.speed_record(with_facts(calibration=learnt), NETWORK, WHOLE).calibration == told
+
+
+def test_layers_left_in_float_are_told():
+    engine = with_facts(calibration={"count": 8, "method": "minmax"}, float_layers=["a", "b"])
+    assert records.speed_record(engine, NETWORK, WHOLE).calibration == "8 images, minmax, 2 layers in float"
+
+
+NETWORK = benchmark.NetworkTiming(np.array([0.5]), 2, (2, 3, 512, 512))
+WHOLE = benchmark.EndToEndTiming(np.array([0.2, 0.2]), {"infer": 150.0, "decode": 50.0}, 0.25)
+
+
+def test_a_speed_record_has_what_was_measured_and_nothing_else(dataset, demo_engine):
+    bare = records.speed_record(demo_engine, NETWORK, WHOLE)
+    assert (bare.whole_images_per_s, bare.images_per_s, bare.batch_size) == (8, 4, 2)
+    assert bare.stage_ms == WHOLE.stage_ms
+    assert not {"load_s", "peak_memory_mb", "ap", "calibration"} & set(bare.to_dict())
+    done = run(PoseEstimator(demo_engine), dataset, dataset.sample(2))
+    full = records.speed_record(demo_engine, NETWORK, WHOLE, "x", 0.5, 321.0, done, dataset)
+    assert (full.load_s, full.peak_memory_mb, full.command) == (0.5, 321.0, "x")
+    assert (full.images, full.ap, full.latency_ms) == (2, done.stats.numbers["AP"], bare.latency_ms)
+    assert Record.from_json(full.to_json()).to_dict() == full.to_dict()
+
+
+def test_a_simulator_has_accuracy_and_no_speed(dataset, demo_engine):
+    simulator = with_facts(backend_version="1.7.0-simulator")
+    with pytest.raises(UsageError, match=r"x\.mm is a simulator's model, which has no speed; measure on a real card"):
+        records.speed_record(simulator, NETWORK, WHOLE)
+    done = run(PoseEstimator(demo_engine, flip_test=False, input_size=128), dataset, dataset.sample(1))
+    record = records.accuracy_record(simulator, done, dataset)
+    assert record.simulated and record.images == 1
+    assert not {"stage_ms", "build_s", "model_bytes"} & set(record.to_dict())
 
 
 def test_now_is_utc():
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", records.now())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", machine.now())
 
 
 def test_machine_tells_what_and_not_whose():
-    facts = records.machine()
+    facts = machine.machine()
     assert facts["cpu"]
     assert facts["cores"] >= 1
     assert facts["python"] == platform.python_version()
@@ -164,7 +265,7 @@ def test_machine_tells_what_and_not_whose():
 
 
 def test_versions():
-    found = records.versions()
+    found = machine.versions()
     assert found["onnxruntime"] == onnxruntime.__version__
     assert found["numpy"] == np.__version__
     assert "magicmind" not in found
