@@ -24,12 +24,12 @@ import pickle
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Callable, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from helpers import artifacts
-from helpers.dataset import CocoDataset, GroundTruth
+from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError
 from helpers.keypoints import COCO17
 from helpers.measure.machine import machine, now, versions
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from helpers.pose.estimator import PoseEstimator
 
 STAT_NAMES = ("AP", "AP .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)")
-_SMALLEST = 32.0**2  # square pixels: COCO's keypoints are of people from this size on
+
 
 # What may change a network's output or what is found in it, beside the library that runs it (as pip knows that).
 _DECISIVE_PACKAGES = ("numpy", "opencv-python-headless", "opencv-python")
@@ -60,12 +60,10 @@ class CocoStats:
     """What a COCO keypoint evaluation gave, and how much it was measured on.
 
     Attributes:
-        numbers: the ten numbers, 0..1, under the names and in the order of `STAT_NAMES`; `None` where there
-            was nobody to measure on, for instance `AP (L)` of images without large people.
-        images: images that were scored, those without people included.
-        dataset_images: images that the dataset has.
-        people: annotated people in the scored images.
-        detections: people that were found in them.
+        numbers: the ten numbers, 0..1, in the order of `STAT_NAMES`; `None` where there was nobody to measure on, for
+            instance `AP (L)` of images without large people.
+        images, dataset_images: images that were scored, those without people included, and that the dataset has.
+        people, detections: annotated people in the scored images, and people found in them.
     """
 
     numbers: dict[str, float | None]
@@ -76,11 +74,11 @@ class CocoStats:
 
     @property
     def scope(self) -> str:
-        """What the numbers stand for, to be printed beside them: '200 of 5000 images, 431 people'."""
+        """Returns what the numbers stand for, to be printed beside them: '200 of 5000 images, 431 people'."""
         return f"{self.images} of {self.dataset_images} images, {self.people} people"
 
     def __str__(self) -> str:
-        """One number per line, then the scope."""
+        """Returns one number per line, then the scope."""
         shown = {name: "-" if value is None else f"{value:.4f}" for name, value in self.numbers.items()}
         return "\n".join([*(f"{name:<7} {value}" for name, value in shown.items()), f"({self.scope})"])
 
@@ -106,7 +104,7 @@ class Evaluation:
     taken_up: str = ""
 
     def summary(self) -> str:
-        """What was run and how long it took, one line; then what an earlier run had done, and one line per failure."""
+        """Returns a line on what was run and how long it took, one on an earlier run, and one per failure."""
         total = sum(self.stage_ms.values())
         stages = ", ".join(f"{stage} {ms:.0f}" for stage, ms in self.stage_ms.items())
         head = f"{self.stats.scope}: {self.stats.detections} found, {total:.0f} ms per image ({stages})"
@@ -125,7 +123,7 @@ def run(
     """Finds the people in images of a dataset and scores them.
 
     Args:
-        estimator: ready to run.
+        estimator: ready to run, on one device or on many.
         dataset: images and annotations.
         image_ids: which images.
         batch_size: most images in one run of the network.
@@ -137,61 +135,43 @@ def run(
         UsageError: no image.
         DataError: not one image could be used; or the journal cannot be written, or another process writes it.
     """
+    count, failures, taken_up = len(image_ids), [], ""
     with journal or contextlib.nullcontext():
-        results, failures, taken_up = _results(estimator, dataset, image_ids, batch_size, progress, journal)
-    times = [result.stage_ms for result in results.values()]
-    stage_ms = {stage: float(np.mean([t[stage] for t in times])) for stage in (times[0] if times else ())}
-    poses = {image_id: result.poses for image_id, result in results.items()}
-    return Evaluation(list(image_ids), poses, failures, stage_ms, evaluate(poses, dataset, image_ids), taken_up)
-
-
-def _results(
-    estimator: PoseEstimator,
-    dataset: CocoDataset,
-    image_ids: Sequence[int],
-    batch_size: int,
-    progress: Callable[[int, int], None] | None,
-    journal: Journal | None,
-) -> tuple[dict[int, PoseResult], list[str], str]:
-    """Results by image id, failures, and what was taken over; the arguments are those of `run`."""
-    found = {} if journal is None else journal.results(dataset)
-    missing = _missing(image_ids, found, estimator.window(batch_size))
-    done = len(image_ids) - len(missing)
-    ended = "finished" if journal is not None and journal.finished else "stopped"
-    taken_up = f"{done} of {len(image_ids)} images from an earlier run that {ended}" if done else ""
-    if done and progress is not None:
-        progress(done, len(image_ids))
-    failures: list[str] = []
-    stream = estimator.stream((dataset.path(image_id) for image_id in missing), batch_size)
-    for image_id, result in zip(missing, stream):
-        if result.poses is None:
-            found.pop(image_id, None)
-            failures.append(result.error)
-        else:
-            found[image_id] = result
-            if journal is not None:
-                journal.add(image_id, dataset.path(image_id), result)
-        done += 1
-        if progress is not None:
-            progress(done, len(image_ids))
+        found = {} if journal is None else journal.results(dataset)
+        missing = _missing(image_ids, found, estimator.window(batch_size))
+        done = count - len(missing)
+        if done:
+            taken_up = (
+                f"{done} of {count} images from an earlier run that {'finished' if journal.finished else 'stopped'}"
+            )
+            if progress is not None:
+                progress(done, count)
+        results = estimator.stream((dataset.path(image_id) for image_id in missing), batch_size)
+        for image_id, result in zip(missing, results):
+            if result.poses is None:
+                found.pop(image_id, None)
+                failures.append(result.error)
+            else:
+                found[image_id] = result
+                if journal is not None:
+                    journal.add(image_id, dataset.path(image_id), result)
+            done += 1
+            if progress is not None:
+                progress(done, count)
     if failures and not found:
         raise DataError(f"Not one of {len(failures)} images could be used; the first: {failures[0]}")
-    return {image_id: found[image_id] for image_id in image_ids if image_id in found}, failures, taken_up
+    found = {image_id: found[image_id] for image_id in image_ids if image_id in found}
+    times = [result.stage_ms for result in found.values()]
+    stage_ms = {stage: float(np.mean([t[stage] for t in times])) for stage in (times[0] if times else ())}
+    poses = {image_id: result.poses for image_id, result in found.items()}
+    return Evaluation(list(image_ids), poses, failures, stage_ms, evaluate(poses, dataset, image_ids), taken_up)
 
 
 def evaluate(poses_by_image_id: Mapping[int, Poses], dataset: CocoDataset, image_ids: Sequence[int]) -> CocoStats:
     """Scores poses with pycocotools.
 
-    Every image in `image_ids` counts: one without poses loses all its people, one without people makes
-    mistakes of all its poses. Poses of other images are left out.
-
-    Args:
-        poses_by_image_id: poses in pixels of the original images; of an absent image nobody was found.
-        dataset: the annotations.
-        image_ids: the images that were run.
-
-    Returns:
-        The ten numbers with their scope.
+    Every image in `image_ids` counts: one without poses loses all its people, one without people makes mistakes of all
+    its poses. Poses of other images are left out.
 
     Raises:
         UsageError: no image, an image that the dataset does not have, or pycocotools is not installed.
@@ -199,13 +179,13 @@ def evaluate(poses_by_image_id: Mapping[int, Poses], dataset: CocoDataset, image
     image_ids = _some(image_ids)
     people = sum(len(dataset.people(image_id)) for image_id in image_ids)
     results = _results_of(poses_by_image_id, dataset, image_ids)
-    return CocoStats(
-        numbers=_score(results, dataset, image_ids),
-        images=len(image_ids),
-        dataset_images=len(dataset),
-        people=people,
-        detections=len(results),
-    )
+    with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress with print()
+        scorer = _matched(results, dataset, image_ids)
+        scorer.accumulate()
+        scorer.summarize()
+    # COCOeval says -1 where there is nobody of that size.
+    numbers = {name: None if value < 0 else float(value) for name, value in zip(STAT_NAMES, scorer.stats)}
+    return CocoStats(numbers, len(image_ids), len(dataset), people, len(results))
 
 
 def resampled_ap(
@@ -215,7 +195,7 @@ def resampled_ap(
     rounds: int = 200,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """AP on samples of the images drawn with replacement (Efron's bootstrap): how much chance is in a figure.
+    """Scores samples of the images drawn with replacement (Efron's bootstrap): how much chance is in an AP.
 
     All runs are scored on the same samples, so the spread of the *difference* of two can be taken round by round. It
     is smaller than that of either: an image that is hard for one precision is hard for the other.
@@ -224,20 +204,16 @@ def resampled_ap(
         runs: label -> image id -> poses.
         dataset: the annotations.
         image_ids: the images that were run.
-        rounds: number of samples.
-        seed: of the samples.
+        rounds, seed: how many samples, and the start of the random sequence.
 
     Returns:
         Label -> (rounds,) float64 AP; NaN for a sample without annotated people.
-
-    Raises:
-        UsageError: no image, an image that the dataset does not have, or pycocotools is not installed.
     """
     image_ids = _some(image_ids)
     chosen = np.random.default_rng(seed).integers(0, len(image_ids), (rounds, len(image_ids)))
     found = {}
     for label, poses in runs.items():
-        with _quietly():
+        with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress with print()
             scorer = _matched(_results_of(poses, dataset, image_ids), dataset, image_ids)
             by_image = scorer.evalImgs[: len(image_ids)]  # areas x images, for the one category; the first: any area
             for params in (scorer.params, scorer._paramsEval):
@@ -248,26 +224,18 @@ def resampled_ap(
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """The two values between which 95 % of (rounds,) values of `resampled_ap`, or of differences of them, lie."""
+    """Returns the two values between which 95 % of `resampled_ap`, or of differences of two, lie."""
     low, high = np.nanpercentile(values, (2.5, 97.5))
     return float(low), float(high)
 
 
 def to_coco_results(poses_by_image_id: Mapping[int, Poses], category_id: int = 1) -> list[dict[str, Any]]:
-    """Writes poses as the list that COCO's results format and its evaluation server ask for.
+    """Returns poses as the list of dicts that COCO's results format and its evaluation server ask for.
 
-    As mmpose 0.29.0 (mmpose/datasets/datasets/bottom_up/bottom_up_coco.py): the person's score is the
-    decoder's, the third number of a joint is its score, `bbox` spans all 17 joints, and its area is the size
-    by which COCO sorts unmatched people into medium and large. The `center` and `scale` that mmpose's
-    top-down datasets write have no meaning here. A person without a joint of positive score is left out, as
-    by xtcocotools, with which mmpose scores.
-
-    Args:
-        poses_by_image_id: per image keypoints (P, 17, 3) float32 and scores (P,) float32.
-        category_id: the file's number for "person"; 1 in COCO.
-
-    Returns:
-        One dict of JSON types per person: `image_id, category_id, keypoints (51), score, bbox (4)`.
+    As mmpose 0.29.0 (mmpose/datasets/datasets/bottom_up/bottom_up_coco.py): the person's score is the decoder's, the
+    third number of a keypoint is its score, and the area of `bbox`, which spans all 17, is the size by which COCO sorts
+    unmatched people into medium and large. A person without a keypoint of positive score is left out, as by the
+    xtcocotools that mmpose scores with. `category_id` is the file's number for "person".
     """
     return [
         {
@@ -293,19 +261,16 @@ def save_results(path: str | os.PathLike[str], results: Sequence[Mapping[str, An
 def save_pickle(path: str | os.PathLike[str], poses_by_image_id: Mapping[int, Poses], dataset: CocoDataset) -> Path:
     """Writes poses as mmpose 0.29.0's `tools/test.py --out x.pkl`, and so the sample, does. Never read back here.
 
-    A list with one dict per image: `preds`, list of (17, 3 + L) float32 arrays (x, y, joint score, tags), `scores`,
-    list of person scores, `image_paths`, list of the one path, and `output_heatmap`, None. mmpose's
-    `BottomUpCocoDataset.evaluate` takes it. mmpose has a tag per joint there; we keep those of persons, and give each
-    joint its person's.
-
-    Args:
-        path: the file, which is either complete or not there.
-        poses_by_image_id: per image keypoints (P, 17, 3), scores (P,) and tags (P, L), float32.
-        dataset: where the images are.
+    A list with one dict per image: `preds`, list of (17, 3 + L) float32 arrays (x, y, keypoint score, tags), `scores`,
+    list of person scores, `image_paths`, list of the one path, and `output_heatmap`, None. mmpose has a tag per
+    keypoint there; we keep those of persons, and give each keypoint its person's.
     """
     outputs = [
         {
-            "preds": [_with_tags(points, tags) for points, tags in zip(poses.keypoints, poses.tags)],
+            "preds": [
+                np.hstack([points, np.broadcast_to(tags, (len(points), len(tags)))])  # (17, 3 + L)
+                for points, tags in zip(poses.keypoints, poses.tags)
+            ],
             "scores": [float(score) for score in poses.scores],
             "image_paths": [str(dataset.path(image_id))],
             "output_heatmap": None,
@@ -315,125 +280,6 @@ def save_pickle(path: str | os.PathLike[str], poses_by_image_id: Mapping[int, Po
     with artifacts.atomic_write(path) as unfinished:
         unfinished.write_bytes(pickle.dumps(outputs, protocol=4))
     return Path(path)
-
-
-def oks(predicted: np.ndarray, truth: np.ndarray, area: np.ndarray | float) -> np.ndarray:
-    """Object keypoint similarity: 1 for a perfect pose, near 0 for a pose of somebody else.
-
-    The mean over labelled joints of exp(-d^2 / (2 area (2 sigma)^2)), as `COCOeval.computeOks`: 0.61 when
-    each joint is off by twice the annotators' own spread. Leading dimensions broadcast: (P, 17, 3) with
-    (P, 17, 3) gives (P,), and (P, 1, 17, 3) with (G, 17, 3) gives (P, G).
-
-    Args:
-        predicted: (..., 17, 2 or more) x, y in pixels.
-        truth: (..., 17, 3) x, y in pixels and visibility, of which 0 means not labelled.
-        area: (...) of the annotated people, in square pixels.
-
-    Returns:
-        (...) float64; NaN for people without a labelled joint.
-    """
-    predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
-    squared = ((predicted[..., :2] - truth[..., :2]) ** 2).sum(axis=-1)
-    spread = 2 * (2 * np.array(COCO17.sigmas)) ** 2 * (np.asarray(area, np.float64)[..., None] + np.spacing(1))
-    labelled = truth[..., 2] > 0
-    with np.errstate(invalid="ignore"):  # 0 / 0 where nothing is labelled
-        return (np.exp(-squared / spread) * labelled).sum(axis=-1) / labelled.sum(axis=-1)
-
-
-@dataclass(frozen=True)
-class Matches:
-    """Who is who between found and annotated people of one image.
-
-    Attributes:
-        truth: (P,) int64: index of the annotated person each pose belongs to; -1 for a false one.
-        oks: (P,) float64: how well it fits; NaN for a false one.
-    """
-
-    truth: np.ndarray
-    oks: np.ndarray
-
-
-def match(poses: Poses, people: GroundTruth, threshold: float = 0.5) -> Matches:
-    """Gives each pose, best score first, the annotated person it fits best among those still free.
-
-    The greedy rule by which COCO counts hits at one OKS threshold (`COCOeval.evaluateImg`).
-
-    Args:
-        poses: the found people of an image.
-        people: its annotated people.
-        threshold: least OKS that counts as a hit.
-
-    Returns:
-        The pairs, from the poses' side.
-    """
-    found = Matches(truth=np.full(len(poses), -1), oks=np.full(len(poses), np.nan))
-    if not len(people):
-        return found
-    similarity = np.nan_to_num(oks(poses.keypoints[:, None], people.keypoints, people.area), nan=-1.0)
-    for index in np.argsort(-poses.scores, kind="stable"):
-        best = int(np.argmax(similarity[index]))
-        if similarity[index, best] >= threshold:
-            found.truth[index], found.oks[index] = best, similarity[index, best]
-            similarity[:, best] = -1.0
-    return found
-
-
-@dataclass(frozen=True)
-class PoseChanges:
-    """How far poses moved from those of a reference, person by person of the reference.
-
-    Attributes:
-        partner: (P,) int64: index of the same person among the other poses; -1 if they were lost.
-        oks: (P,) float64: similarity to the reference's pose; 0 for the lost.
-        pixels: (P,) float64: mean distance of the joints; NaN for the lost.
-    """
-
-    partner: np.ndarray
-    oks: np.ndarray
-    pixels: np.ndarray
-
-
-def compare_poses(reference: Poses, other: Poses, keypoint_threshold: float = 0.1) -> PoseChanges:
-    """Compares two decodings of one image, say in float32 and in int8, with no annotation needed.
-
-    Args:
-        reference: poses of the one; of each person, keypoints of a higher score than the threshold count.
-        other: poses of the other.
-        keypoint_threshold: least score.
-    """
-    sure = reference.keypoints[..., 2] > keypoint_threshold
-    keypoints = np.dstack([reference.keypoints[..., :2], 2 * sure]).astype(np.float64)
-    boxes = [np.ptp(points[seen, :2], axis=0) if seen.any() else (0, 0) for points, seen in zip(keypoints, sure)]
-    # Keypoints on one line, or a single one, span no area; without a least one, any move would lose the person.
-    area = np.array([max(width * height, _SMALLEST) for width, height in boxes])
-    people = GroundTruth(keypoints, np.zeros((len(area), 4)), area)
-    found = match(other, people)
-    partner = np.full(len(reference), -1)
-    partner[found.truth[found.truth >= 0]] = np.flatnonzero(found.truth >= 0)
-    similarity, pixels = np.zeros(len(reference)), np.full(len(reference), np.nan)
-    for person in np.flatnonzero(partner >= 0):
-        similarity[person] = found.oks[partner[person]]
-        away = other.keypoints[partner[person], :, :2] - reference.keypoints[person, :, :2]
-        pixels[person] = np.linalg.norm(away[sure[person]], axis=1).mean()
-    return PoseChanges(partner, similarity, pixels)
-
-
-def rank_by_change(reference: Sequence[Poses], other: Sequence[Poses], person_threshold: float = 0.2) -> list[int]:
-    """Images in the order of how far poses strayed from a reference: least mean OKS over people first, the lost at 0.
-
-    Args:
-        reference: the poses to be kept, of each image.
-        other: the poses that should be the same, of the same images.
-        person_threshold: people of the reference with a lower score do not count.
-
-    Returns:
-        Their indices; where nobody was, nothing strayed.
-    """
-    kept = []
-    for mine, yours in zip(reference, other):
-        sure = mine.scores >= person_threshold
-        kept.append(float(compare_poses(mine, yours).oks[sure].mean()) if sure.any() else 1.0)
-    return [int(index) for index in np.argsort(kept, kind="stable")]
 
 
 # ------------------------------------------------------------------------------------------------- journal
@@ -447,15 +293,8 @@ def fingerprint(
     Args:
         engine: the estimator's engine, or the fleet that stands for one: what has its `facts`.
         estimator: its settings count.
-        dataset: what is scored.
-        image_ids: which images. Their content is noted with each of them.
+        dataset, image_ids: what is scored. The content of images is noted with each of them.
         batch_size: most images in one run of the network, which may change the last bits.
-
-    Returns:
-        JSON types; the engine by the hash of its file, the annotations by that of theirs.
-
-    Raises:
-        DataError: the annotations cannot be read.
     """
     facts, found = engine.facts, versions()
     packages = (*_DECISIVE_PACKAGES, _PACKAGE_OF.get(facts["backend"], facts["backend"]))
@@ -487,11 +326,7 @@ def to_line(result: PoseResult) -> dict[str, Any]:
 
 
 def from_line(line: Mapping[str, Any], name: str = "") -> PoseResult:
-    """Reads what `to_line` made, equal to the last bit; `name` is that of the image.
-
-    Raises:
-        KeyError, TypeError, ValueError: the line is damaged.
-    """
+    """Reads what `to_line` made, equal to the last bit; an error of Python's own if the line is damaged."""
     people = len(line["scores"])
     poses = Poses(
         keypoints=np.array(line["keypoints"], np.float32).reshape(people, len(COCO17.names), 3),
@@ -502,11 +337,11 @@ def from_line(line: Mapping[str, Any], name: str = "") -> PoseResult:
 
 
 class Journal:
-    """What an evaluation has found so far, in a file that a stopped run leaves to the next; open as a context manager.
+    """What an evaluation has found so far, in a file that a stopped run leaves to the next; `run` opens and closes it.
 
-    One JSON object a line: first the fingerprint, then an image each, written as soon as it is decoded. The file's name
-    derives from the first line, so runs of anything else have files of their own. JSON has the exact value of every
-    float32, and batches are those of an uninterrupted run, so a resumed run gives the same numbers, to the last bit.
+    One JSON object a line: first the fingerprint, from which the file's name derives, then an image each, written as
+    soon as it is decoded. JSON has the exact value of every float32, and batches are those of an uninterrupted run, so
+    a resumed run gives the same numbers, to the last bit.
 
     Attributes:
         path: the file.
@@ -514,18 +349,14 @@ class Journal:
     """
 
     def __init__(
-        self,
-        folder: str | os.PathLike[str],
-        decides: Mapping[str, Any],
-        resume: bool = False,
-        fresh: bool = False,
+        self, folder: str | os.PathLike[str], decides: Mapping[str, Any], resume: bool = False, fresh: bool = False
     ) -> None:
         """Names the file; nothing is read or written yet.
 
         Args:
             folder: where such files are.
             decides: from `fingerprint`.
-            resume: also take the results of an earlier run that finished, instead of running again.
+            resume: also take over the results of an earlier run that finished.
             fresh: begin anew whatever there is.
         """
         self._first = json.dumps(decides, sort_keys=True).encode() + b"\n"
@@ -535,54 +366,34 @@ class Journal:
         self.finished = False
         self._resume, self._fresh = resume, fresh
         self._found: dict[int, tuple[str, PoseResult]] = {}
-        self._file: IO[bytes] | None = None
+        self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Journal:
-        """Opens the file; an interrupted run is resumed.
-
-        A last line that a killed process could not complete is cut off, and damaged ones do not count: those images
-        run again.
-
-        Raises:
-            DataError: another process has it open, it belongs to another run, or it cannot be read or written.
-        """
-        try:
+        """Opens the file, and keeps other processes from it; images whose line is damaged run again."""
+        with self._named_errors(), contextlib.ExitStack() as stack:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("a+b", buffering=0)
-            try:
-                _lock(self._file)
-                self._read()
-                if self._fresh or not self._found or (self.finished and not self._resume):
-                    self._found, self.finished = {}, False
-                    self._file.truncate(0)
-                    _write(self._file, self._first)
-            except BaseException:
-                self._file.close()
-                raise
-        except BlockingIOError:
-            raise DataError(
-                f"{self.path} is in use: the same evaluation is running; wait for it, or stop it."
-            ) from None
-        except OSError as error:
-            raise DataError(f"{self.path} cannot be written: {error.strerror}; what it holds is kept.") from error
+            file = stack.enter_context(self.path.open("a+b", buffering=0))
+            _lock(file)
+            self._read(file)
+            if self._fresh or not self._found or (self.finished and not self._resume):
+                self._found, self.finished = {}, False
+                file.truncate(0)
+                _write(file, self._first)
+            self._open = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Closes the file, which others may then open."""
-        self._file.close()
+        self._open.close()
 
     def results(self, dataset: CocoDataset) -> dict[int, PoseResult]:
         """Returns what an earlier run found, by image id, in images whose file is still the same, to the last bit."""
         return {k: result for k, (digest, result) in self._found.items() if digest == _digest(dataset.path(k))}
 
     def add(self, image_id: int, image: Path, result: PoseResult) -> None:
-        """Keeps what was found in an image: from here on, a killed process does not lose it.
-
-        Raises:
-            DataError: it cannot be written; what was written before is not lost.
-        """
+        """Keeps what was found in an image: from here on, a killed process does not lose it."""
         self.finished = False
         self._append({"image_id": image_id, "image_sha256": _digest(image), **to_line(result)})
 
@@ -593,19 +404,26 @@ class Journal:
             self.finished = True
 
     def _append(self, line: Mapping[str, Any]) -> None:
+        with self._named_errors(), self.path.open("ab", buffering=0) as file:
+            _write(file, json.dumps(line).encode() + b"\n")
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Turns errors of the system into sentences that name the file."""
         try:
-            with self.path.open("ab", buffering=0) as file:
-                _write(file, json.dumps(line).encode() + b"\n")
+            yield
+        except BlockingIOError as error:
+            text = f"{self.path} is in use: the same evaluation is running; wait for it, or stop it."
+            raise DataError(text) from error
         except OSError as error:
             raise DataError(f"{self.path} cannot be written: {error.strerror}; what it holds is kept.") from error
 
-    def _read(self) -> None:
+    def _read(self, file: IO[bytes]) -> None:
         """Takes up what an earlier run left, after cutting off a line without an end."""
-        self._file.seek(0)
-        data = self._file.read()
+        file.seek(0)
+        data = file.read()
         whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            self._file.truncate(whole)
+        file.truncate(whole)
         if not whole or self._fresh:
             return
         if not data.startswith(self._first):
@@ -650,11 +468,6 @@ def _digest(image: Path) -> str:
         return ""
 
 
-def _with_tags(points: np.ndarray, tags: np.ndarray) -> np.ndarray:
-    """(17, 3) joints with their person's (L,) tags behind each -> (17, 3 + L) float32."""
-    return np.hstack([points, np.broadcast_to(tags, (len(points), len(tags)))])
-
-
 def _some(image_ids: Sequence[int]) -> list[int]:
     """Each image once, in order; refuses none at all."""
     if not len(image_ids):
@@ -666,15 +479,6 @@ def _results_of(poses: Mapping[int, Poses], dataset: CocoDataset, image_ids: Seq
     """Results of the given images; those of others are left out."""
     chosen = {image_id: poses[image_id] for image_id in image_ids if image_id in poses}
     return to_coco_results(chosen, dataset.category_id)
-
-
-def _score(results: list[dict[str, Any]], dataset: CocoDataset, image_ids: Sequence[int]) -> dict[str, float | None]:
-    """The ten numbers on the given images only; COCOeval's -1, 'nobody of that size', becomes `None`."""
-    with _quietly():
-        scorer = _matched(results, dataset, image_ids)
-        scorer.accumulate()
-        scorer.summarize()
-    return {name: None if value < 0 else float(value) for name, value in zip(STAT_NAMES, scorer.stats)}
 
 
 def _matched(results: list[dict[str, Any]], dataset: CocoDataset, image_ids: Sequence[int]) -> COCOeval:
@@ -695,11 +499,6 @@ def _resampled(scorer: COCOeval, by_image: list[dict[str, Any]]) -> float:
     scorer.accumulate()
     precision = scorer.eval["precision"][:, :, 0, 0]  # thresholds x recalls of the one category
     return float(precision[precision > -1].mean()) if (precision > -1).any() else float("nan")
-
-
-def _quietly() -> contextlib.AbstractContextManager:
-    """COCOeval reports its progress with print()."""
-    return contextlib.redirect_stdout(io.StringIO())
 
 
 def _as_coco(results: list[dict[str, Any]], truth: COCO) -> COCO:

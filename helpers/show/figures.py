@@ -20,7 +20,7 @@ import numpy as np
 from helpers.artifacts import atomic_write
 from helpers.errors import UsageError
 from helpers.keypoints import COCO17
-from helpers.measure.evaluate import compare_poses, match
+from helpers.measure.oks import compare_poses, match
 from helpers.pose.decode import to_image
 from helpers.show.draw import KEYPOINT_THRESHOLD, PERSON_COLORS, PERSON_THRESHOLD, confident, draw_poses, enlarged
 
