@@ -17,7 +17,7 @@ from helpers.backends import BuildSpec
 from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError
 from helpers.images import read_image
-from helpers.measure.evaluate import match
+from helpers.measure.oks import match
 from helpers.pose import decode
 from helpers.pose.estimator import STAGES, PoseEstimator
 
