@@ -15,7 +15,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Iterator
+from typing import TYPE_CHECKING, Callable, Iterable, Iterator
 
 import cv2
 import numpy as np
@@ -83,23 +83,28 @@ def annotate(
             built for; or `target` cannot be written.
     """
     start, done, waiting = time.perf_counter(), 0, deque()
-    with contextlib.ExitStack() as stack:
-        capture = stack.enter_context(_opened(source))
+    with _opened(source) as capture:
         announced, fps = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0), _fps(capture)
-        sink = None if target is None else stack.enter_context(_Sink(Path(target), fps))
-        for result in estimator.stream(_taken(capture, waiting), batch_size):
-            frame = waiting.popleft()
-            if result.poses is None:
-                raise DataError(result.error.replace(result.name, f"{source}, frame {done}"))
-            if sink is not None:
-                sink.write(paint(frame, result.poses))
-            if each is not None:
-                each(done, done / fps, result)
-            done += 1
-            if progress is not None:
-                progress(done, announced)
-        if not done:
-            raise _no_frame(source)
+
+        def painted() -> Iterator[np.ndarray]:
+            nonlocal done
+            for result in estimator.stream(_taken(capture, waiting), batch_size):
+                frame = waiting.popleft()
+                if result.poses is None:
+                    raise DataError(result.error.replace(result.name, f"{source}, frame {done}"))
+                if each is not None:
+                    each(done, done / fps, result)
+                yield frame if target is None else paint(frame, result.poses)
+                done += 1
+                if progress is not None:
+                    progress(done, announced)
+            if not done:
+                raise _no_frame(source)
+
+        if target is None:
+            deque(painted(), maxlen=0)
+        else:
+            _write(painted(), Path(target), fps)
     return Annotated(Path(source if target is None else target), done, announced, fps, time.perf_counter() - start)
 
 
@@ -112,9 +117,8 @@ def pan(image: np.ndarray, target: str | os.PathLike[str], frames: int = 8) -> P
         frames: how many.
     """
     width = 3 * image.shape[1] // 4
-    with _Sink(Path(target), float(frames)) as sink:
-        for left in np.linspace(0, image.shape[1] - width, frames).round().astype(int):
-            sink.write(image[:, left : left + width])
+    lefts = np.linspace(0, image.shape[1] - width, frames).round().astype(int)
+    _write((image[:, left : left + width] for left in lefts), Path(target), float(frames))
     return Path(target)
 
 
@@ -184,43 +188,33 @@ def _taken(capture: cv2.VideoCapture, waiting: deque[np.ndarray]) -> Iterator[np
         yield frame
 
 
-class _Sink:
-    """A video being written: a temporary file until the block ends well.
+def _write(frames: Iterable[np.ndarray], target: Path, fps: float) -> None:
+    """Writes a video of the size of its first frame, rounded up to even numbers, since codecs halve the colors."""
+    writer = None
+    with atomic_write(target) as part:
+        try:
+            for frame in frames:
+                if writer is None:
+                    height, width = (side + side % 2 for side in frame.shape[:2])
+                    writer = _writer(part, target, fps, (width, height))
+                writer.write(_fitted(frame, width, height))
+        finally:
+            if writer is not None:
+                writer.release()  # before the file gets its name
 
-    Its size is that of the first frame, rounded up to even numbers, since codecs halve the colors.
-    """
 
-    def __init__(self, target: Path, fps: float) -> None:
-        self.target, self.fps = target, fps
-        self.file = atomic_write(target)
-        self.writer: cv2.VideoWriter | None = None
+def _fitted(frame: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Brings a frame to the video's size: the writer would drop another one, in silence."""
+    below, right = height - frame.shape[0], width - frame.shape[1]
+    if below in (0, 1) and right in (0, 1):
+        return cv2.copyMakeBorder(frame, 0, below, 0, right, cv2.BORDER_REPLICATE)
+    return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
 
-    def __enter__(self) -> _Sink:
-        self.part = self.file.__enter__()
-        return self
 
-    def __exit__(self, *failure: object) -> bool | None:
-        if self.writer is not None:
-            self.writer.release()  # before the file gets its name
-        return self.file.__exit__(*failure)
-
-    def write(self, frame: np.ndarray) -> None:
-        """Appends a frame (H, W, 3) uint8 BGR."""
-        if self.writer is None:
-            self.height, self.width = (side + side % 2 for side in frame.shape[:2])
-            self.writer = self._open()
-        below, right = self.height - frame.shape[0], self.width - frame.shape[1]
-        if not (0 <= below <= 1 and 0 <= right <= 1):  # the writer would drop a frame of another size, in silence
-            frame = cv2.resize(frame, (self.width, self.height), interpolation=cv2.INTER_AREA)
-        elif below or right:
-            frame = cv2.copyMakeBorder(frame, 0, below, 0, right, cv2.BORDER_REPLICATE)
-        self.writer.write(frame)
-
-    def _open(self) -> cv2.VideoWriter:
-        for codec in _CODECS:
-            with _silenced():
-                code, size = cv2.VideoWriter_fourcc(*codec), (self.width, self.height)
-                writer = cv2.VideoWriter(str(self.part), cv2.CAP_FFMPEG, code, self.fps, size)
-            if writer.isOpened():
-                return writer
-        raise DataError(f"{self.target} cannot be written as a video; give it a name that ends in .mp4.")
+def _writer(part: Path, target: Path, fps: float, size: tuple[int, int]) -> cv2.VideoWriter:
+    for codec in _CODECS:
+        with _silenced():
+            writer = cv2.VideoWriter(str(part), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), fps, size)
+        if writer.isOpened():
+            return writer
+    raise DataError(f"{target} cannot be written as a video; give it a name that ends in .mp4.")
