@@ -25,7 +25,7 @@ STILL_UP = ("helpers.backends.mm_run -> helpers.measure.records",)
 
 MOST_LINES = 600  # of a file
 LINES = {  # where another number holds, of a file or of all files in a folder
-    "helpers": 13500,
+    "helpers": 14800,
     "simulator": 1400,
     "helpers/cli.py": 970,
     "helpers/scale_out.py": 710,
@@ -167,7 +167,7 @@ def tree(root: Path, **files: str) -> Path:
         (trespassers, {"pose__a": "def f():\n    from torch.nn import Conv2d"}, ["helpers.pose.a: torch.nn.Conv2d"]),
         (trespassers, {"export__a": "import torch", "backends__pytorch": "import mmcv", "zoo": "import cv2"}, []),
         (too_long, {"zoo": "\n" * 601, "paths": "\n" * 600}, ["helpers/zoo.py: 601 lines, 600 at most"]),
-        (too_long, {f"pose__a{k}": "\n" * 600 for k in range(23)}, ["helpers: 13800 lines, 13500 at most"]),
+        (too_long, {f"pose__a{k}": "\n" * 600 for k in range(25)}, ["helpers: 15000 lines, 14800 at most"]),
     ],
 )
 def test_a_rule_sees_what_breaks_it(tmp_path, rule, files, found):
