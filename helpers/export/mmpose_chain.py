@@ -1,60 +1,40 @@
-"""What a user of mmpose 0.29.0 has today: its own chain from a picture file to poses, one picture at a time.
+"""MMPose 0.29.0's own chain from an image file to poses, one image at a time: the baseline.
 
     chain = MMPoseChain("MobileNetv2", "demo")
     found = chain("people.jpg")                         # found.keypoints (P, 17, 3), found.scores, found.stage_ms
 
-The notebook and the tests compare our rooms with it; nothing in `helpers` knows it.
+Notebook 4 and the parity tests compare our modules with it; nothing in `helpers` knows it.
 """
 
 from __future__ import annotations
 
-import os
+import functools
+import sys
 import time
+import types
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Mapping
+from importlib.machinery import PathFinder
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 import numpy as np
-import torch
 
-import tests.parity.stand_ins  # noqa: F401  (before mmpose)
 from helpers import zoo
 from helpers.export import network
 from helpers.keypoints import COCO17
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # mmcv 1.x and mmpose 0.x announce their successors
-    import mmpose
-    from mmcv import Config
-    from mmpose.core.evaluation.bottom_up_eval import (
-        aggregate_scale,
-        aggregate_stage_flip,
-        flip_feature_maps,
-        get_group_preds,
-        split_ae_outputs,
-    )
-    from mmpose.core.post_processing.group import HeatmapParser
-    from mmpose.datasets.pipelines import Compose
-    from mmpose.models import build_posenet
+if TYPE_CHECKING:
+    import os
 
-CONFIGS = Path(mmpose.__file__).parent / ".mim/configs/body/2d_kpt_sview_rgb_img/associative_embedding/coco"
-
-
-def official_config(model: str) -> Config:
-    """Mmpose's own configuration of a network in the zoo."""
-    return Config.fromfile(str(CONFIGS / zoo.get(model).config))
-
-
-OFFICIAL_TEST_CFG = dict(official_config("HRNet").model.test_cfg)
+    import torch
 
 
 @dataclass(frozen=True)
 class Found:
-    """What mmpose found on one picture.
+    """What MMPose found on one image.
 
     Attributes:
-        keypoints: (P, 17, 3) float32: x, y in pixels of the picture, joint score.
+        keypoints: (P, 17, 3) float32: x, y in pixels of the image, keypoint score.
         scores: (P,) float32 person score.
         stage_ms: milliseconds in each of `helpers.pose.estimator.STAGES`.
     """
@@ -65,10 +45,10 @@ class Found:
 
 
 class MMPoseChain:
-    """mmpose's test pipeline and its `AssociativeEmbedding`, as its official configuration sets them up.
+    """MMPose's test pipeline and its `AssociativeEmbedding`, as its official configuration sets them up.
 
-    Each of mmpose's steps is mmpose's own code, called as mmpose calls it; only the clock is ours. Its `Collect` and
-    data loader, which pack and unpack the same arrays, are left out: to its favour.
+    Each of its steps is its own code, called as MMPose calls it; only the clock is ours. Its `Collect` and data loader,
+    which pack and unpack the same arrays, are left out: to its favor.
 
     Args:
         model: name of a network in `zoo`.
@@ -76,7 +56,11 @@ class MMPoseChain:
     """
 
     def __init__(self, model: str = "MobileNetv2", weights: str = "demo") -> None:
-        config = official_config(model)
+        make_importable()
+        from mmpose.datasets.pipelines import Compose
+        from mmpose.models import build_posenet
+
+        config = network.official_config(model)
         self._load, *steps, _collect = (Compose([step]) for step in config.data.test.pipeline)
         self._prepare = Compose(steps)
         config.model.pretrained = None  # it would be downloaded, and then overwritten
@@ -87,7 +71,9 @@ class MMPoseChain:
         self._detector.keypoint_head.register_forward_hook(self._stop)
 
     def __call__(self, path: str | os.PathLike[str]) -> Found:
-        """Finds the people on one picture, with the flip test."""
+        """Finds the people on one image, with the flip test."""
+        import torch
+
         clock = [time.perf_counter()]
         sizes = {"image_size": np.array([zoo.INPUT_SIZE] * 2), "flip_index": list(COCO17.flip_index)}
         results = self._load({"image_file": str(path), "ann_info": sizes})
@@ -104,47 +90,109 @@ class MMPoseChain:
         stage_ms = {stage: 1e3 * float(value) for stage, value in seconds.items()}
         return Found(*_as_arrays(found["preds"], found["scores"]), stage_ms)
 
-    def _start(self, *_) -> None:
+    def _start(self, *_: object) -> None:
         self._network_s -= time.perf_counter()
 
-    def _stop(self, *_) -> None:
+    def _stop(self, *_: object) -> None:
         self._network_s += time.perf_counter()
 
 
-def mmpose_decode(output, flipped, transform, **changes) -> tuple[np.ndarray, np.ndarray]:
-    """What `AssociativeEmbedding.forward_test` does after the network, as a function of the network's outputs.
+def mmpose_decode(
+    output: np.ndarray, flipped: np.ndarray | None, transform: Any, **changes: object
+) -> tuple[np.ndarray, np.ndarray]:
+    """Does what `AssociativeEmbedding.forward_test` does after the network.
 
     Args:
-        output, flipped: (34, h, w) float32 of an image and of its mirror image (None: no flip test).
+        output, flipped: (34, h, w) float32 of an image and of the flipped image (None: no flip test).
         transform: with `base_size`, `center` and `scale`, as `helpers.pose.preprocess.ResizeTransform`.
         **changes: of the official `test_cfg`.
 
     Returns:
         (P, 17, 3) and (P,) float32.
     """
-    cfg = {**OFFICIAL_TEST_CFG, **changes}
-    aligned = []
+    make_importable()
+    import torch
+    from mmpose.core.evaluation import bottom_up_eval as steps
+    from mmpose.core.post_processing.group import HeatmapParser
+
+    config = {**_official_test_cfg(), **changes}
+    aligned: list[tuple[Any, Any]] = []
     for array in (output, flipped):
         if array is None:
             aligned.append((None, None))
             continue
         outputs = [torch.from_numpy(np.ascontiguousarray(array))[None]]
-        heat, tags = split_ae_outputs(outputs, 17, cfg["with_heatmaps"], cfg["with_ae"], [0])
+        heat, tags = steps.split_ae_outputs(outputs, len(COCO17), config["with_heatmaps"], config["with_ae"], [0])
         if array is flipped:
-            heat, tags = (flip_feature_maps(maps, flip_index=list(COCO17.flip_index)) for maps in (heat, tags))
+            heat, tags = (steps.flip_feature_maps(maps, flip_index=list(COCO17.flip_index)) for maps in (heat, tags))
         aligned.append((heat, tags))
     (heat, tags), (flipped_heat, flipped_tags) = aligned
     where = {"project2image": True, "size_projected": transform.base_size, "align_corners": False}
-    heat = aggregate_stage_flip(heat, flipped_heat, aggregate_stage="average", aggregate_flip="average", **where)
-    tags = aggregate_stage_flip(tags, flipped_tags, aggregate_stage="concat", aggregate_flip="concat", **where)
-    heat = aggregate_scale(heat, align_corners=False, aggregate_scale="average")
-    tags = aggregate_scale(tags, align_corners=False, aggregate_scale="unsqueeze_concat")
-    grouped, scores = HeatmapParser(cfg).parse(heat, tags, cfg["adjust"], cfg["refine"])
-    people = get_group_preds(grouped, transform.center, transform.scale, [heat.size(3), heat.size(2)])
+    heat = steps.aggregate_stage_flip(heat, flipped_heat, aggregate_stage="average", aggregate_flip="average", **where)
+    tags = steps.aggregate_stage_flip(tags, flipped_tags, aggregate_stage="concat", aggregate_flip="concat", **where)
+    heat = steps.aggregate_scale(heat, align_corners=False, aggregate_scale="average")
+    tags = steps.aggregate_scale(tags, align_corners=False, aggregate_scale="unsqueeze_concat")
+    grouped, scores = HeatmapParser(config).parse(heat, tags, config["adjust"], config["refine"])
+    people = steps.get_group_preds(grouped, transform.center, transform.scale, [heat.size(3), heat.size(2)])
     return _as_arrays(people, scores)
 
 
-def _as_arrays(people, scores) -> tuple[np.ndarray, np.ndarray]:
-    """Lists of mmpose's people and scores -> (P, 17, 3) and (P,) float32."""
+def _as_arrays(people: Sequence[np.ndarray], scores: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Turns MMPose's lists of people and scores into (P, 17, 3) and (P,) float32."""
     keypoints = [person[:, :3] for person in people]
     return np.array(keypoints, np.float32).reshape(-1, 17, 3), np.array(scores, np.float32)
+
+
+@functools.lru_cache(maxsize=None)
+def _official_test_cfg() -> dict[str, Any]:
+    """Returns the decoder's settings, the same for all networks."""
+    return dict(network.official_config("HRNet").model.test_cfg)
+
+
+@functools.lru_cache(maxsize=None)
+def make_importable() -> None:
+    """Lets all of mmpose 0.29.0 and mmcv 1.7.0 be imported, without notices about their age, from now on.
+
+    Both ask for torchvision and xtcocotools, which are not installed (the reasons are in requirements-mmpose.txt). Next
+    to nothing that is called needs them: torchvision's modules are empty but for `normalize`, and pycocotools is
+    what xtcocotools was forked from.
+    """
+    import pycocotools
+    import pycocotools.coco
+    import pycocotools.cocoeval
+    import pycocotools.mask
+
+    functional = _module("torchvision.transforms.functional", normalize=normalize)
+    transforms = _module("torchvision.transforms", functional=functional)
+    torchvision = {
+        "torchvision": _module("torchvision", transforms=transforms),
+        "torchvision.transforms": transforms,
+        "torchvision.transforms.functional": functional,
+    }
+    xtcocotools = {"xtcocotools": pycocotools}
+    for name in ("coco", "cocoeval", "mask"):
+        xtcocotools[f"xtcocotools.{name}"] = getattr(pycocotools, name)
+    for package in (torchvision, xtcocotools):
+        if PathFinder.find_spec(next(iter(package))) is None:
+            for name, module in package.items():
+                sys.modules.setdefault(name, module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # mmcv 1.x and mmpose 0.x announce their successors
+        import mmpose.datasets.pipelines
+        import mmpose.models  # noqa: F401
+
+
+def normalize(tensor: torch.Tensor, mean: Sequence[float], std: Sequence[float], inplace: bool) -> torch.Tensor:
+    """Does what torchvision's function of that name does, as MMPose asks for it: (C, H, W) float32, in place."""
+    import torch
+
+    means, stds = (torch.tensor(each, dtype=tensor.dtype).view(-1, 1, 1) for each in (mean, std))
+    return tensor.sub_(means).div_(stds)
+
+
+def _module(name: str, **content: object) -> types.ModuleType:
+    module = types.ModuleType(name)
+    module.__version__ = "0.0.0"  # mmcv asks whether it is below 0.13
+    module.__path__ = []
+    vars(module).update(content)
+    return module

@@ -33,6 +33,7 @@ from helpers.keypoints import COCO17
 from helpers.pose import preprocess
 
 if TYPE_CHECKING:
+    import mmcv
     import torch
 
 STRIDE = 32  # height and width of the input must be multiples of the deepest feature map's stride
@@ -59,20 +60,26 @@ def build(model: str) -> torch.nn.Module:
     Raises:
         UsageError: there is no such network, or mmpose is not installed.
     """
-    config_name = zoo.get(model).config
+    zoo.get(model)
     try:
         with warnings.catch_warnings(), _torchvision_placeholder():
             warnings.simplefilter("ignore")  # mmcv 1.x and mmpose 0.x announce their successors
-            import mmpose
-            from mmcv import Config
             from mmpose.models.builder import build_backbone, build_head
 
-            config = Config.fromfile(str(Path(mmpose.__file__).parent / _CONFIGS / config_name)).model
+            config = official_config(model).model
             return _assemble(build_backbone(config.backbone), build_head(config.keypoint_head))
     except ImportError as error:
         raise UsageError(
             f"Networks need torch and mmpose ({error}); install requirements.txt and requirements-mmpose.txt."
         ) from error
+
+
+def official_config(model: str) -> mmcv.Config:
+    """Reads mmpose's own configuration of a network, from its wheel."""
+    import mmpose
+    from mmcv import Config
+
+    return Config.fromfile(str(Path(mmpose.__file__).parent / _CONFIGS / zoo.get(model).config))
 
 
 def load(model: str, weights: str | os.PathLike[str] = "demo") -> torch.nn.Module:

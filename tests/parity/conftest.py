@@ -1,4 +1,4 @@
-"""Makes `import mmpose` work in this folder, whose tests compare our rooms with mmpose's own functions.
+"""Makes `import mmpose` work in this folder, whose tests compare our modules with mmpose's own functions.
 
 pytest imports this file before the test modules beside it, so those may import mmpose at their top.
 """
@@ -9,7 +9,7 @@ import cv2
 import pytest
 import torch
 
-import tests.parity.stand_ins  # noqa: F401  (importing is all it takes)
+from helpers.export import mmpose_chain
 
 REPORT: list[str] = []
 
@@ -34,5 +34,6 @@ def pytest_configure(config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:Please import `gaussian_filter1d`:DeprecationWarning")
 
 
+mmpose_chain.make_importable()
 cv2.setNumThreads(1)
 torch.set_num_threads(1)

@@ -10,7 +10,7 @@ from mmpose.datasets.pipelines import BottomUpGetImgSize, BottomUpResizeAlign, C
 from PIL import Image
 
 from helpers import zoo
-from helpers.export.mmpose_chain import official_config
+from helpers.export.network import official_config
 from helpers.images import read_image
 from helpers.pose.preprocess import resize_align, to_input
 
