@@ -1,4 +1,4 @@
-"""COCO-format folders of demo pictures, as many as asked for."""
+"""COCO-format folders of demo images, as many as asked for."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from helpers.dataset import CocoDataset
 
 
 def repeat_demo(root: Path, count: int, distinct: int = 256) -> CocoDataset:
-    """A folder of `count` images under new ids: `distinct` demo pictures again and again, with their people."""
+    """A folder of `count` images under new ids: `distinct` demo images again and again, with their people."""
     demo = CocoDataset(paths.demo_data())
     document = json.loads(demo.annotation_file.read_text(encoding="utf-8"))
-    pictures = {image["id"]: image for image in document["images"]}
+    sources = {image["id"]: image for image in document["images"]}
     people: dict[int, list[dict]] = {}
     for annotation in document["annotations"]:
         people.setdefault(annotation["image_id"], []).append(annotation)
@@ -23,7 +23,7 @@ def repeat_demo(root: Path, count: int, distinct: int = 256) -> CocoDataset:
     images, annotations = [], []
     for image_id in range(1, count + 1):
         source = chosen[(image_id - 1) % distinct]
-        images.append({**pictures[source], "id": image_id, "file_name": f"{image_id:012}.jpg"})
+        images.append({**sources[source], "id": image_id, "file_name": f"{image_id:012}.jpg"})
         (root / "val2017" / images[-1]["file_name"]).symlink_to(demo.path(source))
         annotations += [{**each, "image_id": image_id} for each in people.get(source, [])]
     document["images"] = images
