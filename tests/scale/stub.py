@@ -20,17 +20,11 @@ POISON = "poison"  # an image of that name ends the process, as a fault in a dri
 
 @dataclass(frozen=True)
 class StubSetup(Setup):
-    """Loads nothing; every image holds the same people.
-
-    Attributes:
-        people: how many.
-        seconds: that an image takes.
-        fault: what is wrong with the engine, if anything is.
-    """
+    """Loads nothing; every image holds the same people."""
 
     people: int = 1
-    seconds: float = 0.0
-    fault: str = ""
+    seconds: float = 0.0  # that an image takes
+    fault: str = ""  # what is wrong with the engine, if anything is
 
     def estimator(self, device: int) -> StubEstimator:
         if self.fault:
