@@ -5,7 +5,7 @@
 #   make coco   the published table: official weights and COCO val2017 (1.4 GB to fetch), three networks in three
 #               precisions, ours beside what is published; goes on where it stopped. COCO="--image-num 200" for a sample
 #   make scale  notebook 5, from one device to many, with Ray, which it installs (requirements-scale.txt); docs/scale.md
-#   make test   all tests, with ruff
+#   make test   all tests, with ruff; installs Ray, and as root on Debian Chromium, for its own tests
 #   make lab    JupyterLab on the notebooks
 #   make mlu    on an MLU card, inside a MagicMind container: the sample's whole job, see docs/mlu.md.
 #               make mlu IMAGES=1000 WEIGHTS=random MLU_MODELS="HRNet ResNet50" for fewer pictures, other weights, models
@@ -44,7 +44,18 @@ $(VENV)/ready: requirements.txt requirements-mmpose.txt
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-mmpose.txt
 	mkdir -p $(VENV)/etc/ipython
 	echo "c.IPKernelApp.log_level = 'ERROR'" > $(VENV)/etc/ipython/ipython_kernel_config.py
-	$(BIN)/python -c "from helpers import decode; decode.warm_up()"
+	$(BIN)/python -c "from helpers.pose import decode; decode.warm_up()"
+	touch $@
+
+# For the tests alone: Ray, and Chromium, in which the page and notebook 3 are looked at.
+$(VENV)/ready-test: $(VENV)/ready requirements-scale.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-scale.txt
+	@for name in chromium chromium-browser google-chrome; do if command -v $$name >/dev/null; then exit 0; fi; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "== installing Chromium"; \
+	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y chromium >/dev/null && exit 0; \
+	fi; \
+	echo "Without Chromium (on Debian: apt-get install chromium) the browser tests are skipped."
 	touch $@
 
 run: setup
@@ -69,7 +80,7 @@ coco: setup
 
 # A process per core, and what a file shares is made once: whole files go to one process, the longest (notebooks) first.
 # Speeds are compared afterwards.
-test: setup lint
+test: $(VENV)/ready-test lint
 	$(BIN)/python -m pytest -m "not alone" --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m alone
 

@@ -293,7 +293,10 @@ class Fleet:
         """Connects to a cluster, or starts one in a folder that goes with it."""
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
         if self._address is not None:
+            host, _, port = self._address.rpartition(":")
             try:
+                if host and port.isdecimal():  # Ray itself would wait for minutes
+                    socket.create_connection((host, int(port)), timeout=10).close()
                 with _environment(_QUIET):
                     self._ray.init(address=self._address, **quiet)
             except (OSError, ValueError, RuntimeError) as error:
@@ -345,12 +348,11 @@ class Fleet:
             ) from error
 
     def _stop(self) -> None:
-        if self._ray.is_initialized():
+        with contextlib.ExitStack() as last:  # all of it, in reverse, even if Ctrl-C comes between
+            last.callback(shutil.rmtree, self._scratch, ignore_errors=True)
+            last.callback(self._ray.shutdown)
             for device in self._devices:
-                self._ray.kill(device.actor)
-            self._ray.shutdown()
-        if self._scratch:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+                last.callback(self._ray.kill, device.actor)
 
     def _chunks(self, images: Iterable[str | os.PathLike[str]], batch_size: int) -> Iterator[list[str]]:
         """Cuts images into chunks of one length, which depends on how many there are, as far as one can see."""

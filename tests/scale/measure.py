@@ -64,7 +64,7 @@ def speed(args: argparse.Namespace) -> bool:
         for turn in range(args.rounds):
             for count in (1, 2):
                 began = time.perf_counter()
-                with Fleet(setup(), range(count), folder=folder) as fleet:
+                with Fleet(setup(), range(count)) as fleet:
                     start = time.perf_counter()
                     run = evaluate.run(fleet, dataset, image_ids)
                     seconds = time.perf_counter() - start
@@ -87,13 +87,12 @@ def kills(args: argparse.Namespace) -> bool:
     dataset = CocoDataset(paths.demo_data())
     image_ids = dataset.sample(16)
     names = [str(dataset.path(image_id)) for image_id in image_ids]
-    alone = PoseEstimator(backends.get("onnxruntime").load(setup().built))
-    wanted = evaluate.run(alone, dataset, image_ids)
+    wanted = evaluate.run(PoseEstimator(backends.get("onnxruntime").load(setup().built)), dataset, image_ids)
     good = 0
-    with tempfile.TemporaryDirectory() as folder, Fleet(setup(), [0, 1], folder=folder) as fleet:
+    with tempfile.TemporaryDirectory() as folder, Fleet(setup(), [0, 1]) as fleet:
         reference = results(wanted, dataset, Path(folder, "wanted.json"))
         for seed in range(args.kills):
-            draw, lost = random.Random(seed), sum(row["workers lost"] for row in fleet.table())
+            draw, before = random.Random(seed), lost(fleet)
             moment, delay, which = draw.randrange(1, len(names) - 4), draw.uniform(0, 0.5), draw.random()
 
             def strike(done: int, *_: int, at: tuple = (moment, delay, which)) -> None:
@@ -113,14 +112,16 @@ def kills(args: argparse.Namespace) -> bool:
                 run = evaluate.run(fleet, dataset, image_ids, progress=strike)
                 once = list(run.poses) == image_ids
                 same = results(run, dataset, Path(folder, "found.json")) == reference and run.stats == wanted.stats
-            hit = sum(row["workers lost"] for row in fleet.table()) - lost
-            good += once and same and hit == 1
-            print(f"seed {seed}: killed {delay:.2f} s after image {moment}; lost {hit}; each once {once}, same {same}")
-            sys.stdout.flush()
-            while len(fleet.processes()) < 2:  # the next kill has two to choose from
+            while lost(fleet) == before:  # until the new process has answered: the next kill has two to choose from
                 list(fleet.stream(names[:2]))
+            good += once and same and lost(fleet) == before + 1
+            print(f"seed {seed}: killed {delay:.2f} s after image {moment}; each once {once}, same {same}", flush=True)
     print(f"{good} of {args.kills} complete, without duplicates, AP {wanted.stats.numbers['AP']:.4f} as in one process")
     return good == args.kills
+
+
+def lost(fleet: Fleet) -> int:
+    return sum(row["workers lost"] for row in fleet.table())
 
 
 def kill_one(fleet: Fleet, which: float) -> None:
@@ -137,9 +138,7 @@ def headroom(args: argparse.Namespace) -> bool:
         if done * 10 // args.many > len(seen) - 1:
             seen.append((done, rss_mb()))
 
-    with tempfile.TemporaryDirectory() as folder, Fleet(
-        StubSetup("stub", "x", people=2), [0, 1], folder=folder
-    ) as fleet:
+    with tempfile.TemporaryDirectory() as folder, Fleet(StubSetup("stub", "x", people=2), [0, 1]) as fleet:
         start, cpu = time.perf_counter(), own_cpu_s()
         count, _ = fleet.save(names, Path(folder, "lines.jsonl"), progress=look)
         wall, driver = time.perf_counter() - start, own_cpu_s() - cpu
@@ -150,7 +149,7 @@ def headroom(args: argparse.Namespace) -> bool:
     per_image = {
         "driver's CPU": driver / count,
         "workers waiting": max(2 * wall - busy, 0) / count,
-        "workers writing lines": busy / count,
+        "workers, the stub": busy / count,
     }
     print("ms per image: " + ", ".join(f"{name} {1e3 * value:.3f}" for name, value in per_image.items()))
     alone = PoseEstimator(backends.get("onnxruntime").load(setup().built))
