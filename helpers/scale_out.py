@@ -96,11 +96,11 @@ class _Worker:
     def __init__(self, setup: Setup, device: int) -> None:
         self._setup, self._device, self._estimator = setup, device, None
 
-    def load(self) -> tuple[str, int]:
-        """Gets the engine ready; returns where that is: machine and process."""
+    def load(self) -> tuple[str, int, dict[str, Any]]:
+        """Gets the engine ready; returns machine and process, and the facts of the engine."""
         if self._estimator is None:  # not in the constructor, whose errors Ray wraps beyond recognition
             self._estimator = self._setup.estimator(self._device)
-        return socket.gethostname(), os.getpid()
+        return socket.gethostname(), os.getpid(), self._estimator.engine.facts
 
     def window(self, batch_size: int) -> int:
         """As `PoseEstimator.window`."""
@@ -109,7 +109,7 @@ class _Worker:
 
     def run(self, images: list[str], folder: str, batch_size: int) -> tuple[list[PoseResult], int, float]:
         """Returns the results of images, whose paths may be relative to a folder; the process; the seconds it took."""
-        _, pid = self.load()
+        _, pid, _ = self.load()
         start = time.perf_counter()
         outcomes = list(self._estimator.stream([Path(folder, image) for image in images], batch_size))
         return outcomes, pid, time.perf_counter() - start
@@ -152,7 +152,7 @@ class Fleet:
 
     Attributes:
         flip_test, input_size, config: as of `PoseEstimator`.
-        facts: as of `Engine`, of the built model.
+        facts: as of `Engine`, once the workers are there.
     """
 
     def __init__(self, setup: Setup, devices: Sequence[int] = (0,), address: str | None = None) -> None:
@@ -192,8 +192,8 @@ class Fleet:
             nodes = [node["NodeID"] for node in self._ray.nodes() if node["Alive"]]
             self._devices = [_Device(number, self._start(node, number)) for node in nodes for number in self._numbers]
             loading = [device.actor.load.remote() for device in self._devices]
-            for device, (machine, pid) in zip(self._devices, self._get(loading, _START_S)):
-                device.machine, device.pids = machine, [pid]
+            for device, (machine, pid, facts) in zip(self._devices, self._get(loading, _START_S)):
+                device.machine, device.pids, self.facts = machine, [pid], facts
         except BaseException:
             self._stop()
             raise

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Iterable, Iterator
 
 import numpy as np
@@ -37,6 +38,7 @@ class StubEstimator:
         points = np.random.default_rng(0).random((people, 17, 3), np.float32)
         self.poses = Poses(points * np.float32(500), points[:, 0, 2], points[:, :1, 0])
         self.seconds = seconds
+        self.engine = SimpleNamespace(facts={})
 
     def window(self, batch_size: int) -> int:
         return 1

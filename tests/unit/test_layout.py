@@ -28,7 +28,6 @@ LINES = {  # where another number holds, of a file or of all files in a folder
     "helpers": 14800,
     "simulator": 1400,
     "helpers/cli.py": 970,
-    "helpers/scale_out.py": 710,
     "helpers/export/network.py": 610,
     "helpers/pose/decode.py": 1070,
     "helpers/pose/decode_numba.py": 950,
