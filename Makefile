@@ -1,14 +1,14 @@
 # Every target sets up what it needs; nothing is installed twice.
-#   make run    the notebooks, headless: pictures and records in data/output/, all of it on one page, report.html
+#   make run    the notebooks, headless: figures and records in data/output/, all of it on one page, report.html
 #   make bench  three networks x batch sizes 1 and 8: speed, memory, accuracy where there are trained weights; a table.
 #               make bench BENCH="--model HRNet --batch-size 1,4" for others (python -m helpers bench --help)
 #   make coco   the published table: official weights and COCO val2017 (1.4 GB to fetch), three networks in three
-#               precisions, ours beside what is published; goes on where it stopped. COCO="--image-num 200" for a sample
+#               precisions, ours beside the published figures; resumes after a stop. COCO="--image-num 200": a sample
 #   make scale  notebook 5, from one device to many, with Ray, which it installs (requirements-scale.txt); docs/scale.md
 #   make test   all tests, with ruff; installs Ray, and as root on Debian Chromium, for its own tests
 #   make lab    JupyterLab on the notebooks
-#   make mlu    on an MLU card, inside a MagicMind container: the sample's whole job, see docs/mlu.md.
-#               make mlu IMAGES=1000 WEIGHTS=random MLU_MODELS="HRNet ResNet50" for fewer pictures, other weights, models
+#   make mlu    on an MLU card, inside a MagicMind container: all that the sample does, see docs/mlu.md.
+#               make mlu IMAGES=1000 WEIGHTS=random MLU_MODELS="HRNet ResNet50" for fewer images, other weights, models
 #   make lint   ruff on code and notebooks, and the rules for notebooks        make format   ruff's fixes
 #   make setup  the virtual environment alone; every other target but mlu begins with it
 #   make clean  remove what was made at run time, but not what was downloaded or rendered
@@ -33,8 +33,8 @@ export JUPYTER_PLATFORM_DIRS := 1
 setup: $(VENV)/ready
 
 # The stamp is newer than the requirements once both installs went through. The decoder is compiled here, half a minute,
-# so that nobody waits for it later. The kernel's log level: ipykernel warns at
-# each start that it talks to papermill, on this machine's loopback, without encryption.
+# so that nobody waits for it later. ipykernel warns at each start that it talks to papermill, on this machine's
+# loopback, without encryption: hence its log level.
 $(VENV)/ready: requirements.txt requirements-mmpose.txt
 	@echo "== setting up $(VENV) (a few minutes the first time)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -78,7 +78,7 @@ bench: setup
 coco: setup
 	$(BIN)/python -m helpers coco $(COCO)
 
-# A process per core, and what a file shares is made once: whole files go to one process, the longest (notebooks) first.
+# A process per core. Tests of a file share fixtures, so a file goes to one process; the longest (notebooks) first.
 # Speeds are compared afterwards.
 test: $(VENV)/ready-test lint
 	$(BIN)/python -m pytest -m "not alone" --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -87,7 +87,7 @@ test: $(VENV)/ready-test lint
 lab: setup
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
-# In the container's own Python: magicmind is installed there and nowhere else. What fails is named in the end.
+# In the container's own Python: magicmind is installed there and nowhere else. Failures are listed at the end.
 MLU_MODELS := HRNet ResNet50 MobileNetv2
 MLU_PRECISIONS := force_float32 force_float16 qint8_mixed_float16
 WEIGHTS := official
