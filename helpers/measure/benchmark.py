@@ -12,7 +12,6 @@ when it has run often enough *and* long enough, keeps every sample, and reports 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import sys
 import time
@@ -26,30 +25,34 @@ from helpers import zoo
 from helpers.dataset import seeded_sample
 from helpers.errors import DataError, UsageError
 from helpers.images import read_image
-from helpers.measure import evaluate
 from helpers.measure.records import Latency
 from helpers.pose import decode
-from helpers.pose.decode import OFFICIAL, Poses, decode_poses
 from helpers.pose.estimator import ImageLike, PoseEstimator
 from helpers.pose.preprocess import resize_align
 
 if TYPE_CHECKING:
     from helpers.backends.base import Engine
     from helpers.dataset import CocoDataset
-    from helpers.pose.preprocess import ResizeTransform
-
-# Each with its name in a table: the official way, and what it is without one of its steps.
-DECODE_OPTIONS = {
-    "official": (True, OFFICIAL),
-    "no flip": (False, OFFICIAL),
-    "no adjust": (True, dataclasses.replace(OFFICIAL, adjust=False)),
-    "no refine": (True, dataclasses.replace(OFFICIAL, refine=False)),
-    "none of the three": (False, dataclasses.replace(OFFICIAL, adjust=False, refine=False)),
-}
+    from helpers.pose.decode import Poses
 
 
 @dataclass(frozen=True)
-class NetworkTiming:
+class _Timing:
+    samples_s: np.ndarray
+
+    @property
+    def runs(self) -> int:
+        """How many runs, or images, were timed."""
+        return len(self.samples_s)
+
+    @property
+    def latency(self) -> Latency:
+        """Percentiles of one of them, milliseconds."""
+        return Latency.from_seconds(self.samples_s)
+
+
+@dataclass(frozen=True)
+class NetworkTiming(_Timing):
     """Runs of the network only.
 
     Attributes:
@@ -58,19 +61,8 @@ class NetworkTiming:
         input_shape: (N, 3, H, W), or (N, H, W, 3) if the engine takes uint8.
     """
 
-    samples_s: np.ndarray
     batch_size: int
     input_shape: tuple[int, int, int, int]
-
-    @property
-    def runs(self) -> int:
-        """How many were timed."""
-        return len(self.samples_s)
-
-    @property
-    def latency(self) -> Latency:
-        """Percentiles of one run, milliseconds."""
-        return Latency.from_seconds(self.samples_s)
 
     @property
     def images_per_s(self) -> float:
@@ -79,7 +71,7 @@ class NetworkTiming:
 
 
 @dataclass(frozen=True)
-class EndToEndTiming:
+class EndToEndTiming(_Timing):
     """From file (or array) to poses, for a number of images.
 
     While one image is decoded the next ones may be loaded and run, so the stages of an image add up to more than it
@@ -91,7 +83,6 @@ class EndToEndTiming:
         wall_s: seconds from the start until the last image was done.
     """
 
-    samples_s: np.ndarray
     stage_ms: dict[str, float]
     wall_s: float
 
@@ -106,16 +97,6 @@ class EndToEndTiming:
         samples = np.array([sum(each.values()) for each in stages]) / 1e3
         means = {stage: float(np.mean([each[stage] for each in stages])) for stage in stages[0]}
         return cls(samples, means, float(samples.sum()) if wall_s is None else wall_s)
-
-    @property
-    def runs(self) -> int:
-        """How many images were timed."""
-        return len(self.samples_s)
-
-    @property
-    def latency(self) -> Latency:
-        """Percentiles over images of the work for one, milliseconds."""
-        return Latency.from_seconds(self.samples_s)
 
     @property
     def images_per_s(self) -> float:
@@ -159,16 +140,9 @@ class PairedTimings:
 
 
 def measure(call: Callable[[], object], min_runs: int = 10, min_seconds: float = 2.0, warm_up: int = 2) -> np.ndarray:
-    """Times a call until it has run `min_runs` times and for `min_seconds`.
+    """Times a call until it has run `min_runs` times and for `min_seconds`; returns (runs,) float64 seconds.
 
-    Args:
-        call: what to time.
-        min_runs: least number of timed runs.
-        min_seconds: least total of the timed runs.
-        warm_up: runs before timing starts (first runs allocate, choose kernels, fill caches).
-
-    Returns:
-        (runs,) float64 seconds.
+    First runs allocate, choose kernels, fill caches: the `warm_up` ones before timing starts.
     """
     for _ in range(warm_up):
         call()
@@ -191,8 +165,7 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float]:
 
 def compare(
     calls: Mapping[str, Callable[[], object]],
-    min_rounds: int = 5,
-    min_seconds: float = 0.0,
+    rounds: int = 5,
     warm_up: int = 1,
     turn_seconds: float = 0.0,
 ) -> PairedTimings:
@@ -203,8 +176,7 @@ def compare(
 
     Args:
         calls: label -> what to time. The first is what the others are compared with.
-        min_rounds: least number of timed rounds.
-        min_seconds: least total of the timed rounds.
+        rounds: how many are timed.
         warm_up: rounds before timing starts.
         turn_seconds: a call that is quicker is repeated in its turn for so long, and its median counts: a millisecond
             right after somebody else's second is spent on cold caches.
@@ -212,15 +184,15 @@ def compare(
     Raises:
         UsageError: there is nothing to compare.
     """
-    if not calls or min_rounds < 1:
+    if not calls or rounds < 1:
         raise UsageError("There is nothing to compare; give one call or more, and one round or more.")
     for _ in range(warm_up):
         for call in calls.values():
             call()
-    rounds: list[list[float]] = []
-    while len(rounds) < min_rounds or sum(map(sum, rounds)) < min_seconds:
-        rounds.append([float(np.median(measure(call, 1, turn_seconds, warm_up=0))) for call in calls.values()])
-    return PairedTimings(dict(zip(calls, np.array(rounds).T)))
+    samples = [
+        [float(np.median(measure(call, 1, turn_seconds, warm_up=0))) for call in calls.values()] for _ in range(rounds)
+    ]
+    return PairedTimings(dict(zip(calls, np.array(samples).T)))
 
 
 def network_only(
@@ -239,22 +211,15 @@ def network_only(
         height, width: input size in pixels.
         min_runs, min_seconds: when to stop, see `measure`.
     """
-    batch = _noise(engine, batch_size, height, width)
+    if not engine.dynamic_shape:
+        batch_size, (height, width) = engine.batch_size, engine.input_shape
+    shape, random = engine.batch_shape(batch_size, height, width), np.random.default_rng(0)
+    if engine.input_type == "uint8":
+        batch = random.integers(0, 256, shape, dtype=np.uint8)
+    else:
+        batch = random.standard_normal(shape, dtype=np.float32)
     samples = measure(lambda: engine.run(batch), min_runs, min_seconds)
     return NetworkTiming(samples, len(batch), batch.shape)
-
-
-def by_batch_size(engine: Engine, batch_sizes: Sequence[int], rounds: int = 2) -> dict[int, NetworkTiming]:
-    """Times the network only at several batch sizes, in turns.
-
-    Args:
-        engine: a loaded network; one built for a fixed shape is timed at its only batch and size.
-        batch_sizes: images per run, of 512 x 512.
-        rounds: timed runs of each, after one to warm up.
-    """
-    batches = [_noise(engine, size) for size in (batch_sizes if engine.dynamic_shape else [engine.batch_size])]
-    turns = compare({str(len(batch)): functools.partial(engine.run, batch) for batch in batches}, rounds)
-    return {len(each): NetworkTiming(turns.samples_s[str(len(each))], len(each), each.shape) for each in batches}
 
 
 def end_to_end(
@@ -289,101 +254,6 @@ def end_to_end(
     return EndToEndTiming.from_stages(stages, time.perf_counter() - start)
 
 
-def decode_times(
-    decoders: Mapping[str, Callable[[np.ndarray, np.ndarray, ResizeTransform], object]],
-    maps: Mapping[int, tuple[np.ndarray, np.ndarray, ResizeTransform]],
-    rounds: int = 2,
-) -> dict[int, PairedTimings]:
-    """Times decoders on the same outputs, in turns.
-
-    Args:
-        decoders: label -> function of (output, flipped_output, transform), as `decode_poses`.
-        maps: number of people -> what they are called with (`PoseEstimator.maps` of an image of so many).
-        rounds: timed rounds each; before the first there is one to warm up.
-
-    Returns:
-        Number of people -> times.
-    """
-    found: dict[int, PairedTimings] = {}
-    for people, arguments in maps.items():
-        calls = {label: functools.partial(call, *arguments) for label, call in decoders.items()}
-        found[people] = compare(calls, rounds, warm_up=0 if found else 1, turn_seconds=0.3)
-    return found
-
-
-def decode_options(engine: Engine, dataset: CocoDataset, image_ids: Sequence[int]) -> list[dict[str, Any]]:
-    """Compares what the steps around the network cost and bring: the same outputs, decoded in each of `DECODE_OPTIONS`.
-
-    Args:
-        engine: a loaded network, with trained weights.
-        dataset: images and annotations.
-        image_ids: which images (`sample_ids`).
-
-    Returns:
-        One dict per option, for `pandas.DataFrame`: AP and AR, and medians of milliseconds per image, where
-        `network ms` is all from the image to the network's output, of the flipped image too if it is used.
-    """
-    decode.warm_up()
-    estimators = {flip: PoseEstimator(engine, flip) for flip in (False, True)}
-    found: dict[str, dict[int, Poses]] = {label: {} for label in DECODE_OPTIONS}
-    times: dict[str, list[tuple[float, float]]] = {label: [] for label in DECODE_OPTIONS}
-    for image_id in image_ids[:1] + list(image_ids):  # the first once more, without the clock
-        image = read_image(dataset.path(image_id))
-        maps = {flip: timed(functools.partial(each.maps, image)) for flip, each in estimators.items()}
-        (output, flipped, transform), _ = maps[True]
-        for label, (flip, config) in DECODE_OPTIONS.items():
-            arguments = output, flipped if flip else None, transform, config
-            found[label][image_id], decode_s = timed(functools.partial(decode_poses, *arguments))
-            times[label].append((maps[flip][1], decode_s))
-    rows = []
-    for label, poses in found.items():
-        numbers = evaluate.evaluate(poses, dataset, image_ids).numbers
-        network_ms, decode_ms = np.median(times[label][1:], axis=0) * 1e3
-        accuracy = {name: "-" if numbers[name] is None else f"{numbers[name]:.3f}" for name in ("AP", "AR")}
-        rows.append({"decoding": label, **accuracy, "network ms": f"{network_ms:.0f}", "decode ms": f"{decode_ms:.1f}"})
-    return rows
-
-
-def trade_offs(
-    loaded: Mapping[str, Engine], dataset: CocoDataset, image_ids: Sequence[int], rounds: int = 5
-) -> list[dict[str, Any]]:
-    """Compares accuracy and latency of engines: of one network, say, in several precisions.
-
-    Engines take turns in being timed, and AP is drawn again on the same samples of the images for all.
-
-    Args:
-        loaded: label -> engine; the first is what the others are compared with.
-        dataset: images and annotations.
-        image_ids: which images.
-        rounds: timed runs of each, after one to warm up.
-
-    Returns:
-        One dict per engine: `label`; `ms` for one image of 512 x 512, median; `speedup` over the first; `ap`, and
-        `low` and `high` between which it lies on 95 % of the samples; `change` of AP against the first, with
-        `change_low` and `change_high`.
-
-    Raises:
-        DataError: an image failed; then accuracies do not compare.
-    """
-    calls = {label: functools.partial(engine.run, _noise(engine)) for label, engine in loaded.items()}
-    turns = compare(calls, rounds)
-    runs = {label: evaluate.run(PoseEstimator(engine), dataset, image_ids) for label, engine in loaded.items()}
-    failures = [reason for run in runs.values() for reason in run.failures]
-    if failures:
-        raise DataError(failures[0])
-    drawn = evaluate.resampled_ap({label: run.poses for label, run in runs.items()}, dataset, image_ids)
-    first = next(iter(loaded))
-    points = []
-    for label, run in runs.items():
-        low, high = evaluate.interval(drawn[label])
-        change_low, change_high = evaluate.interval(drawn[label] - drawn[first])
-        point = {"label": label, "ms": turns.median_ms[label], "speedup": turns.speedup(label).median}
-        point.update(ap=run.stats.numbers["AP"], low=low, high=high)
-        point["change"] = run.stats.numbers["AP"] - runs[first].stats.numbers["AP"]
-        points.append({**point, "change_low": change_low, "change_high": change_high})
-    return points
-
-
 def sample_ids(dataset: CocoDataset, engine: Engine, count: int, seed: int = 0) -> list[int]:
     """Draws images to try an engine on: a seeded sample of those whose shape it takes, fewer if there are not so many.
 
@@ -416,19 +286,6 @@ def peak_memory_mb() -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return (peak if sys.platform == "darwin" else peak * 1024) / 1e6
-
-
-# ------------------------------------------------------------------------------------------------- parts
-
-
-def _noise(engine: Engine, count: int = 1, height: int = zoo.INPUT_SIZE, width: int = zoo.INPUT_SIZE) -> np.ndarray:
-    """A batch of the shape and type that an engine takes."""
-    if not engine.dynamic_shape:
-        count, (height, width) = engine.batch_size, engine.input_shape
-    shape, random = engine.batch_shape(count, height, width), np.random.default_rng(0)
-    if engine.input_type == "uint8":
-        return random.integers(0, 256, shape, dtype=np.uint8)
-    return random.standard_normal(shape, dtype=np.float32)
 
 
 def _input_shape(width: int, height: int) -> tuple[int, int]:

@@ -14,8 +14,7 @@ from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError
 from helpers.images import read_image
 from helpers.measure import benchmark
-from helpers.measure.evaluate import run
-from helpers.pose.decode import Poses, decode_poses
+from helpers.pose.decode import Poses
 from helpers.pose.estimator import STAGES, PoseEstimator, PoseResult
 
 
@@ -113,7 +112,7 @@ def test_calls_take_turns():
     order = []
     turns = benchmark.compare(
         {"slow": lambda: order.append(time.sleep(0.02) or "slow"), "quick": lambda: order.append("quick")},
-        min_rounds=4,
+        rounds=4,
         warm_up=1,
     )
     assert order == ["slow", "quick"] * 5
@@ -121,8 +120,6 @@ def test_calls_take_turns():
     assert turns.median_ms["slow"] >= 20
     assert turns.speedup("slow") == benchmark.Speedup(1, 1, 1)
     assert turns.speedup("quick").low > 5
-    longer = benchmark.compare({"a": lambda: time.sleep(0.01)}, min_rounds=1, min_seconds=0.05)
-    assert longer.samples_s["a"][:-1].sum() < 0.05 <= longer.samples_s["a"].sum()
     with pytest.raises(UsageError, match="nothing to compare"):
         benchmark.compare({})
 
@@ -148,41 +145,11 @@ def test_peak_memory_sees_what_was_held_and_given_back():
     assert benchmark.peak_memory_mb() < peak - 100
 
 
-def test_batch_sizes_take_turns(demo_engine):
-    found = benchmark.by_batch_size(demo_engine, [1, 2], rounds=2)
-    assert {size: timing.input_shape for size, timing in found.items()} == {1: (1, 3, 512, 512), 2: (2, 3, 512, 512)}
-    assert all(len(timing.samples_s) == 2 for timing in found.values())
-    assert found[2].images_per_s == pytest.approx(2 / np.median(found[2].samples_s))
-
-
-def test_decoders_get_the_same_maps():
-    output = np.random.default_rng(0).normal(0, 0.05, (34, 32, 48)).astype(np.float32)
-    got = []
-    decoders = {"ours": decode_poses, "other": lambda *maps: got.append(maps)}
-    _, transform = benchmark.resize_align(np.zeros((128, 192, 3), np.uint8), 128)
-    times = benchmark.decode_times(decoders, {2: (output, output, transform), 5: (output, output, transform)}, 3)
-    assert list(times) == [2, 5]
-    assert all(len(samples) == 3 for turns in times.values() for samples in turns.samples_s.values())
-    assert all(maps == (output, output, transform) for maps in got)
-
-
-def test_decode_options_share_outputs_and_cost_what_they_do(dataset, demo_engine):
-    image_ids = benchmark.sample_ids(dataset, demo_engine, 4)
-    rows = {row["decoding"]: row for row in benchmark.decode_options(demo_engine, dataset, image_ids)}
-    assert list(rows) == list(benchmark.DECODE_OPTIONS)
-    official = run(PoseEstimator(demo_engine), dataset, image_ids).stats.numbers
-    assert rows["official"]["AP"] == f"{official['AP']:.3f}"
-    plain = run(PoseEstimator(demo_engine, flip_test=False), dataset, image_ids).stats.numbers
-    assert rows["no flip"]["AP"] == f"{plain['AP']:.3f}"
-    assert float(rows["no flip"]["network ms"]) < float(rows["official"]["network ms"])
-    assert rows["no flip"]["network ms"] == rows["none of the three"]["network ms"]
-    assert rows["no refine"]["AP"] != rows["official"]["AP"]
-
-
 def test_images_fit_the_engine(dataset, demo_engine):
     free = benchmark.sample_ids(dataset, demo_engine, 20)
     assert free == dataset.sample(20), "an evaluation of so many takes the same"
-    assert free != benchmark.sample_ids(dataset, demo_engine, 20, seed=-1)
+    with pytest.raises(UsageError, match="seed must be 0 or more, not -1"):
+        benchmark.sample_ids(dataset, demo_engine, 20, seed=-1)
     fixed = SimpleNamespace(dynamic_shape=False, input_shape=(512, 704))
     chosen = benchmark.sample_ids(dataset, fixed, 1000)
     assert 20 < len(chosen) < len(dataset)
@@ -207,20 +174,3 @@ def test_an_engine_of_one_shape_is_timed_at_it(demo_engine):
     )
     timing = benchmark.network_only(fixed, min_runs=1, min_seconds=0)
     assert (timing.batch_size, timing.input_shape) == (2, (2, 3, 128, 192))
-
-
-def test_trade_offs_compare_with_the_first(dataset, demo_engine):
-    points = benchmark.trade_offs({"a": demo_engine, "b": demo_engine}, dataset, dataset.sample(3), rounds=2)
-    assert [point["label"] for point in points] == ["a", "b"]
-    for point in points:
-        assert point["low"] <= point["ap"] <= point["high"]
-        assert (point["change"], point["change_low"], point["change_high"]) == (0, 0, 0), "the same engine twice"
-        assert point["ms"] > 0
-    assert points[0]["speedup"] == 1
-
-
-def test_trade_offs_refuse_images_that_failed(demo_engine, coco_root):
-    dataset = CocoDataset(coco_root)
-    dataset.path(7).write_bytes(b"broken")
-    with pytest.raises(DataError, match=r"c\.jpg"):
-        benchmark.trade_offs({"a": demo_engine}, dataset, dataset.image_ids, rounds=1)
