@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from helpers.measure.evaluate import Evaluation
 
 _NO_FLIP = " without flip test"  # the end of such a record's `dataset`
-_GONE = ("gflops", "gemm_gflops")  # fields of the first edition's records that say nothing any more
 
 
 @dataclass(frozen=True)
@@ -77,22 +76,18 @@ class Record:
         input_type: what the network takes: float32, or uint8 where MagicMind normalizes.
         batch_size: images in one run of the network.
         input_shape: (N, 3, H, W), for uint8 input (N, H, W, 3), if it was the same for all runs.
-        dataset: what was run on, such as `demo val2017`.
-        images: how many images of it.
+        dataset, images: what was run on, such as `demo val2017`, and how many images of it.
         image_ids_sha256: of their ids in ascending order, one a line: tells samples apart, and COCO from the rest.
         ap, ar: COCO's, from 0 to 1.
         ap_interval: the two values between which AP lies on 95 % of samples of the images (`evaluate.resampled_ap`).
-        ap_change: AP minus that of float32, same images.
-        ap_change_interval: the two values between which it lies on 95 % of the same samples.
+        ap_change, ap_change_interval: AP minus that of float32 on the same images, and its own such interval.
         coco_stats: COCO's ten numbers by name (`evaluate.STAT_NAMES`).
-        latency_ms: of one run.
-        images_per_s: throughput of the network only.
+        latency_ms, images_per_s: of one run, and throughput, of the network only.
         whole_images_per_s: throughput end to end, from file to poses, by the clock on the wall.
         stage_ms: milliseconds per image in `load`, `pre`, `infer`, `decode`, `draw`.
-        model_bytes, build_s: size of the built model, and how long building took.
-        load_s: how long loading the built model took.
+        model_bytes, build_s, load_s: size of the built model, and how long building and loading it took.
         peak_memory_mb: most memory that the process held, 10^6 bytes.
-        machine, versions: see `measure.machine`.
+        machine, versions: what it was measured on and with (`measure.machine`).
         command: how to do it again.
         when: UTC, `2026-11-24T09:30:00Z`.
     """
@@ -145,14 +140,15 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str) -> Record:
-        """Reads what `to_json` wrote.
+        """Reads what `to_json` wrote; fields of other editions are left out.
 
         Raises:
-            DataError: it is not JSON, lacks one of the first four fields, has fields that a record does not, or a
-                field holds something of another type or a figure that is not finite.
+            DataError: it is not JSON, lacks one of the first four fields, or a field holds something of another type
+                or a figure that is not finite.
         """
         try:
-            fields = {key: value for key, value in dict(json.loads(text)).items() if key not in _GONE}
+            known = {field.name for field in dataclasses.fields(cls)}
+            fields = {key: value for key, value in dict(json.loads(text)).items() if key in known}
             if "latency_ms" in fields:
                 fields["latency_ms"] = Latency(**fields["latency_ms"])
                 _check_types(fields["latency_ms"])
@@ -176,9 +172,9 @@ class Record:
     def name(self) -> str:
         """File name; a new measurement of the same configuration overwrites the old one."""
         parts = [self.model, self.weights, self.backend, self.precision, self.calibration]
-        parts += [self.input_type if self.input_type != "float32" else None]
-        parts += [self.batch_size and f"b{self.batch_size}", self.input_shape and "x".join(map(str, self.input_shape))]
-        parts += [self.dataset, self.images and f"{self.images}-images", (self.image_ids_sha256 or "")[:6]]
+        parts += [self.input_type != "float32" and self.input_type, self.batch_size and f"b{self.batch_size}"]
+        parts += ["x".join(map(str, self.input_shape or ())), self.dataset]
+        parts += [self.images and f"{self.images}-images", (self.image_ids_sha256 or "")[:6]]
         parts += [self.simulated and "simulator"]
         return re.sub(r"[^\w.-]+", "-", "_".join(part for part in parts if part))
 
@@ -196,16 +192,19 @@ def accuracy_record(
 
     Args:
         engine: the engine, or a fleet of it: what has its `facts`.
-        evaluation: from `evaluate.run`.
-        dataset: what was scored.
+        evaluation, dataset: from `evaluate.run`, and what was scored.
         batch_size: most images in one run of the network.
         flip_test: whether flipped images were used; if not, the record's `dataset` says so.
         command: how to do it again.
         reference: that of float32 over the same images, to say what this precision changes.
     """
-    fields = _engine_fields(engine.facts, command)
-    fields.update(_accuracy(evaluation, dataset, flip_test, reference), batch_size=batch_size)
-    return _without_times(Record(**fields, stage_ms=evaluation.stage_ms))
+    fields = _accuracy(evaluation, dataset, flip_test, reference)
+    record = Record(
+        **_engine_fields(engine.facts, command), **fields, batch_size=batch_size, stage_ms=evaluation.stage_ms
+    )
+    if record.simulated:  # times and sizes are not the card's
+        return dataclasses.replace(record, stage_ms=None, build_s=None, model_bytes=None)
+    return record
 
 
 def speed_record(
@@ -225,19 +224,15 @@ def speed_record(
         network: from `benchmark.network_only`, or from `mm_run.measure`.
         end_to_end: from `benchmark.end_to_end`.
         command: how to do it again.
-        load_s: seconds that loading the built model took.
-        peak_memory_mb: from `benchmark.peak_memory_mb`.
-        evaluation, dataset: from `evaluate.run` with the flip test, and what was scored, if accuracy is to be in the
-            same record.
+        load_s, peak_memory_mb: seconds that loading took, and `benchmark.peak_memory_mb`.
+        evaluation, dataset: as for `accuracy_record`, with the flip test, to have accuracy in the same record.
 
     Raises:
         UsageError: the engine is a simulator's, which has no speed.
     """
-    fields = _engine_fields(engine.facts, command)
-    if evaluation is not None:
-        fields.update(_accuracy(evaluation, dataset))
     record = Record(
-        **fields,
+        **_engine_fields(engine.facts, command),
+        **({} if evaluation is None else _accuracy(evaluation, dataset)),
         batch_size=network.batch_size,
         input_shape=network.input_shape,
         latency_ms=network.latency,
@@ -253,14 +248,7 @@ def speed_record(
 
 
 def save(record: Record, folder: str | os.PathLike[str] | None = None) -> Path:
-    """Writes a record, replacing the earlier one of the same configuration.
-
-    Args:
-        record: the measurement.
-        folder: by default data/output/records.
-
-    Returns:
-        The file.
+    """Writes a record, by default to data/output/records, replacing the earlier one of the same configuration.
 
     Raises:
         DataError: a figure is not finite, or the file cannot be written.
@@ -273,10 +261,7 @@ def save(record: Record, folder: str | os.PathLike[str] | None = None) -> Path:
 
 
 def load_all(folder: str | os.PathLike[str] | None = None) -> tuple[list[Record], list[str]]:
-    """Reads all records of a folder.
-
-    Args:
-        folder: by default data/output/records; may not exist yet.
+    """Reads all records of a folder, by default data/output/records, which may not exist yet.
 
     Returns:
         (records, problems): the records by file name, and one sentence for each file that could not be read.
@@ -348,13 +333,6 @@ def _accuracy(
         fields["ap_change"] = numbers["AP"] - reference.stats.numbers["AP"]
         fields["ap_change_interval"] = list(evaluate.interval(drawn["this"] - drawn["float32"]))
     return fields
-
-
-def _without_times(record: Record) -> Record:
-    """The record; of a simulator without times and sizes, which are not the card's."""
-    if not record.simulated:
-        return record
-    return dataclasses.replace(record, stage_ms=None, build_s=None, model_bytes=None)
 
 
 def _folder(folder: str | os.PathLike[str] | None) -> Path:

@@ -36,6 +36,7 @@ def test_shipped_scores_are_those_of_the_shipped_weights():
     """All precisions, on all of the scored split, with what chance does."""
     rows, problems = records.load_all(paths.demo_scores())
     assert not problems
+    assert {f"{row.name}.json" for row in rows} == {path.name for path in paths.demo_scores().iterdir()}
     cells = [(name, precision) for name in paths.demo_models() for precision in zoo.get(name).published]
     assert sorted((row.model, row.precision) for row in rows) == sorted(cells)
     for row in rows:
