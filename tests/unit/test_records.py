@@ -101,6 +101,7 @@ def test_figures_must_be_finite(tmp_path, value):
 def test_file_names(tmp_path, monkeypatch):
     """The same thing measured again replaces; speed and accuracy of one model stand side by side."""
     monkeypatch.setattr(paths, "output", lambda: tmp_path)
+    assert records.load_all() == ([], [])
     assert records.save(SPEED) == tmp_path / "records" / "HRNet_random_onnxruntime_force_float32_b8_8x3x512x512.json"
     assert records.save(ACCURACY).name == "HRNet_official_onnxruntime_force_float32_b1_COCO-val2017_5000-images.json"
     records.save(ACCURACY)
@@ -171,10 +172,6 @@ def test_broken_files_are_told_and_skipped(tmp_path):
     assert not any("\n" in problem for problem in problems)
 
 
-def test_no_folder_no_records(tmp_path):
-    assert records.load_all(tmp_path / "gone") == ([], [])
-
-
 @pytest.fixture(scope="module")
 def dataset() -> CocoDataset:
     return CocoDataset(paths.demo_data())
@@ -208,21 +205,17 @@ def with_facts(**facts) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize(
-    ("learnt", "told"),
+    ("learnt", "layers", "told"),
     [
-        ({"count": 8, "method": "entropy", "seed": 0}, "8 images, entropy"),
-        ({"count": 80, "method": "percentile", "percentile": 99.9}, "80 images, percentile, 99.9 percent"),
-        ({"count": 8, "method": "minmax", "seed": 3}, "8 images, minmax, seed 3"),
-        (None, None),
+        ({"count": 8, "method": "entropy", "seed": 0}, (), "8 images, entropy"),
+        ({"count": 80, "method": "percentile", "percentile": 99.9}, (), "80 images, percentile, 99.9 percent"),
+        ({"count": 8, "method": "minmax", "seed": 3}, ["a", "b"], "8 images, minmax, seed 3, 2 layers in float"),
+        (None, (), None),
     ],
 )
-def test_calibration_is_told(learnt, told):
-    assert records.speed_record(with_facts(calibration=learnt), NETWORK, WHOLE).calibration == told
-
-
-def test_layers_left_in_float_are_told():
-    engine = with_facts(calibration={"count": 8, "method": "minmax"}, float_layers=["a", "b"])
-    assert records.speed_record(engine, NETWORK, WHOLE).calibration == "8 images, minmax, 2 layers in float"
+def test_calibration_is_told(learnt, layers, told):
+    engine = with_facts(calibration=learnt, float_layers=layers)
+    assert records.speed_record(engine, NETWORK, WHOLE).calibration == told
 
 
 NETWORK = benchmark.NetworkTiming(np.array([0.5]), 2, (2, 3, 512, 512))
