@@ -114,6 +114,23 @@ def read_sidecar(path: str | os.PathLike[str]) -> dict[str, Any]:
     return document
 
 
+def package_version(name: str) -> str | None:
+    """Returns the version of an installed package; None if it is not installed."""
+    try:
+        from importlib import metadata
+    except ImportError:  # Python 3.7
+        import pkg_resources
+
+        try:
+            return pkg_resources.get_distribution(name).version
+        except pkg_resources.DistributionNotFound:
+            return None
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def is_current(path: Path, wanted: Mapping[str, Any]) -> bool:
     """Tells whether a made file can be used again.
 

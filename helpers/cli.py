@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterator, NoReturn, Sequence, TextIO
 
-from helpers import artifacts, backends, fetch, paths, scale_out, zoo
+from helpers import artifacts, backends, fetch, paths, pipeline, scale_out, zoo
 from helpers.backends import mm_run
-from helpers.backends.base import require_cpu
 from helpers.backends.calibration import DEFAULT_COUNT, DEFAULT_SPLIT, METHODS, CalibrationSet
 from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError, did_you_mean
@@ -66,6 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What a record says about how to do it again.
         words = ["python", "-m", "helpers", *(sys.argv[1:] if argv is None else argv)]
         args.command = " ".join(shlex.quote(word) for word in words)
+        if getattr(args, "simulate", False):
+            if backends.get(args.backend).on_cpu:
+                raise UsageError("--simulate is for --backend magicmind")
+            pipeline.simulate()
         return args.verb(args)
     except BrokenPipeError:  # the reader (head, less) has had enough
         sys.stderr.close()
@@ -102,7 +105,7 @@ def build_parser() -> argparse.ArgumentParser:
     files.add_argument("--model", help=f"weights to fetch: one of {', '.join(zoo.NETWORKS)}, or all")
     files.add_argument("--coco", action="store_true", help="COCO val2017 and pictures to calibrate with, 1.1 GB")
     # What the table says is fixed, but for what the figures must not depend on.
-    table.set_defaults(data=None, split="val2017", seed=0, dynamic_shape=True, input_type="float32")
+    table.set_defaults(data=None, split="val2017", seed=0, dynamic_shape=True)
     table.add_argument(
         "--weights",
         choices=("official", "demo"),
@@ -127,13 +130,6 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("--weights", default="demo", help="demo, official, random, or a checkpoint file")
     export.add_argument("--opset", type=int, choices=(11, 17), help="11 for MagicMind, 17 for the others; default both")
     export.add_argument("--force", action="store_true", help="export again even if nothing changed")
-    for sub in (export, build, infer, score, perf, bench):
-        sub.add_argument(
-            "--input-type",
-            choices=zoo.INPUT_TYPES,
-            default="float32",
-            help="uint8: the network takes the resized picture as it is and normalises it itself",
-        )
     for sub in (build, infer, score, perf, bench, table):
         sub.add_argument("--backend", default="onnxruntime", help=f"one of {', '.join(backends.names())}")
         sub.add_argument("--device-id", type=int, default=0, help="number of the card; 0 on a CPU")
@@ -281,7 +277,8 @@ def doctor(args: argparse.Namespace) -> int:
     except DataError as error:
         facts["demo data"] = "unusable"
         missing.append(str(error))
-    engine = "magicmind" if facts["backends"]["magicmind"]["available"] else "onnxruntime"
+    here = [name for name, fact in facts["backends"].items() if fact["available"]]
+    engine = next((name for name in here if not backends.get(name).on_cpu), "onnxruntime")
     if not facts["backends"][engine]["available"]:
         missing.append(f"onnxruntime: {facts['backends']['onnxruntime']['note']}")
     if not importlib.util.find_spec("pycocotools"):
@@ -328,7 +325,7 @@ def export_onnx(args: argparse.Namespace) -> int:
     opsets = export.OPSETS if args.opset is None else (args.opset,)
     rows = []
     for opset in opsets:
-        path = export.export(_model(args), args.weights, opset, force=args.force, input_type=args.input_type)
+        path = export.export(_model(args), args.weights, opset, force=args.force)
         rows += [{"file": str(path), **row.as_dict()} for row in export.read_checks(path)]
     if args.json:
         print(json.dumps(rows, indent=2))
@@ -348,7 +345,7 @@ def build_engine(args: argparse.Namespace) -> int:
         print(json.dumps({"file": str(path), **facts}, indent=2))
     else:
         size = f"{facts['bytes'] / 1e6:.1f} MB, built in {facts['build_s']:.1f} s"
-        print(f"{path}\n{_backend(args).note or size}")
+        print(f"{path}\n{_note(args) or size}")
     return 0
 
 
@@ -415,7 +412,7 @@ def _infer_pictures(
     """Pictures, as (name when painted, file): their entries go to the lists; one sentence per failure."""
     from helpers.show.draw import confident
 
-    failures, note = [], _backend(args).note
+    failures, note = [], _note(args)
     outcomes = estimator.stream((file for _, file in pictures), args.batch_size)
     for (name, _), outcome in zip(pictures, outcomes):
         if outcome.poses is None:
@@ -439,7 +436,7 @@ def _infer_videos(
     from helpers.pose import video
     from helpers.show.draw import draw_poses
 
-    failures, note = [], _backend(args).note
+    failures, note = [], _note(args)
     for name, file in videos:
 
         def keep(index: int, second: float, outcome: PoseResult, file: Path = file) -> None:
@@ -474,7 +471,7 @@ def evaluate_dataset(args: argparse.Namespace) -> int:
     record = records.accuracy_record(engine, run, dataset, args.batch_size, estimator.flip_test, args.command)
     what = f"{record.model}, {record.weights} weights, {record.precision} on {record.backend}, {record.dataset}"
     described = f" ({dataset.description})" if dataset.description else ""
-    last = _backend(args).note or run.summary().splitlines()[0]
+    last = _note(args) or run.summary().splitlines()[0]
     _report(args, record, f"{what}{described}\n{run.stats}\n{last}", not run.failures)
     if args.out is not None and args.out.suffix == ".pkl":
         evaluate.save_pickle(args.out, run.poses, dataset)
@@ -592,7 +589,7 @@ def score_published(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(table, indent=2))
     else:
-        print(f"{backend.note or args.backend}, flip test; AP and AR in percent, of {dataset.root / dataset.split}")
+        print(f"{_note(args) or args.backend}, flip test; AP and AR in percent, of {dataset.root / dataset.split}")
         print(tables.align(table), flush=True)
         if unscored:
             print(f"qint8 is calibrated with pictures of {unscored[0]}, none of which is among the scored ones")
@@ -680,13 +677,12 @@ def _built(args: argparse.Namespace, job: _Job | None = None, scored: CocoDatase
     backend = _backend(args)
     backend.require(job.spec.precision)  # before the export, which takes longer
     calibration = _calibration(args, job, scored)
-    input_type = "float32" if args.backend == "magicmind" else args.input_type  # see `_backend`
     if _can_export():
         from helpers.export import export
 
-        onnx_file = export.export(job.model, job.weights, backend.opset, input_type=input_type)
+        onnx_file = export.export(job.model, job.weights, backend.opset)
     else:  # a container: the ONNX file was exported elsewhere and copied here
-        onnx_file = paths.onnx_file(job.model, paths.weights_tag(job.weights), backend.opset, input_type)
+        onnx_file = paths.onnx_file(job.model, paths.weights_tag(job.weights), backend.opset)
     spec = job.spec
     if calibration is not None and args.max_drop is not None:
         from helpers import pipeline
@@ -705,7 +701,7 @@ def _check_calibration(args: argparse.Namespace, specs: Sequence[backends.BuildS
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None]
     if given and not any(spec.needs_calibration for spec in specs):
         raise UsageError(f"{given[0]} is for the qint precisions; {specs[0].precision} is not calibrated")
-    if args.max_drop is not None and args.backend == "magicmind":
+    if args.max_drop is not None and not backends.get(args.backend).on_cpu:
         raise UsageError("--max-drop is for CPU engines; MagicMind takes no layers to leave in float")
 
 
@@ -795,14 +791,16 @@ def _painter(args: argparse.Namespace) -> Callable[[np.ndarray, Poses], object] 
 
 
 def _backend(args: argparse.Namespace) -> Backend:
-    options = {"simulate": args.simulate, "mlu_arch": args.mlu_arch}
-    if args.backend == "magicmind":
-        # Calibration needs a card too; and MagicMind itself puts what normalises in front of the float32 export.
-        options.update(device_id=args.device_id, uint8_input=args.input_type == "uint8")
-    backend = backends.get(args.backend, **options)
-    if args.backend != "magicmind":
-        require_cpu(args.backend, args.device_id)
-    return backend
+    backend = backends.get(args.backend, mlu_arch=args.mlu_arch)
+    if backend.on_cpu:
+        backend.require_device(args.device_id)
+        return backend
+    return backend.configured(device_id=args.device_id)  # calibration needs the card too
+
+
+def _note(args: argparse.Namespace) -> str:
+    """What has to stand beside times that are not a card's."""
+    return "MagicMind simulator: calls and accuracy, not speed" if args.simulate else ""
 
 
 def _refuse_simulated(args: argparse.Namespace) -> None:
@@ -812,7 +810,7 @@ def _refuse_simulated(args: argparse.Namespace) -> None:
 
 def _time_network(args: argparse.Namespace, built: Path, engine: Engine, batch_size: int) -> NetworkTiming | CardTiming:
     """The network alone: on a card by the toolkit's own `mm_run` where there is one, else by our loop."""
-    tool = mm_run.find() if args.backend == "magicmind" else None
+    tool = None if backends.get(args.backend).on_cpu else mm_run.find()
     if tool is None:
         return benchmark.network_only(engine, batch_size, min_runs=args.runs, min_seconds=args.seconds)
     shape = engine.batch_shape(batch_size, *(engine.input_shape or (zoo.INPUT_SIZE, zoo.INPUT_SIZE)))
@@ -839,7 +837,7 @@ def _estimator(args: argparse.Namespace, built: Path) -> Iterator[PoseEstimator 
     if args.devices is None:
         yield PoseEstimator(_load(args, built), flip_test=not args.no_flip)
         return
-    setup = scale_out.Setup(args.backend, built, not args.no_flip, options={"simulate": args.simulate})
+    setup = scale_out.Setup(args.backend, built, not args.no_flip)
     with scale_out.Fleet(setup, args.devices, args.ray_address) as fleet:
         yield fleet
         print(tables.align(fleet.table()), file=sys.stderr)

@@ -86,9 +86,9 @@ def weights_tag(weights: str | os.PathLike[str]) -> str:
     return f"{re.sub(r'[^A-Za-z0-9.-]+', '-', path.stem)}-{sha256(path)[:8]}"
 
 
-def onnx_file(model: str, tag: str, opset: int, input_type: str = "float32") -> Path:
-    """The ONNX file of a network; `tag` is a `weights_tag`, `input_type` one of `zoo.INPUT_TYPES`."""
-    return models() / f"{model}_{tag}" / f"{model}_{tag}_opset{opset}{_ending(input_type)}.onnx"
+def onnx_file(model: str, tag: str, opset: int) -> Path:
+    """The ONNX file of a network; `tag` is a `weights_tag`."""
+    return models() / f"{model}_{tag}" / f"{model}_{tag}_opset{opset}.onnx"
 
 
 def engine_file(
@@ -109,7 +109,7 @@ def engine_file(
         precision: one of `zoo.PRECISIONS`.
         dynamic_shape: whether it takes any batch, height and width.
         batch_size: the batch it takes if not; otherwise not part of the name.
-        input_type: one of `zoo.INPUT_TYPES`; the sample's float32 is not part of the name.
+        input_type: `float32` or `uint8`; the sample's float32 is not part of the name.
     """
     name = f"{model}_mmpose_model_{precision}_{str(dynamic_shape).lower()}"
     if not dynamic_shape:

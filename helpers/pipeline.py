@@ -9,6 +9,8 @@ What is there already and current is used again; what is missing is exported, ca
 from __future__ import annotations
 
 import importlib.util
+import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,8 +76,8 @@ class Job:
 
     def library(self) -> Backend:
         """Returns the backend, whether or not it can run here."""
-        options = {"mlu_arch": self.mlu_arch, "device_id": self.device_id} if self.backend == "magicmind" else {}
-        return backends.get(self.backend, **options)
+        library = backends.get(self.backend, mlu_arch=self.mlu_arch)
+        return library if library.on_cpu else library.configured(device_id=self.device_id)
 
     def dataset(self) -> CocoDataset:
         """Opens the dataset to measure on.
@@ -195,6 +197,15 @@ def load(
     spec = backends.BuildSpec(precision, batch_size, dynamic_shape)
     job = Job(model, weights, backend, spec, **choices)
     return PoseEstimator(load_engine(job, scored), flip_test=flip_test)
+
+
+def simulate() -> None:
+    """Puts the simulator in the place of MagicMind, for this process and those that it starts."""
+    folder = str(paths.root() / "simulator")
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    others = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each and each != folder]
+    os.environ["PYTHONPATH"] = os.pathsep.join([folder, *others])
 
 
 def can_export() -> bool:

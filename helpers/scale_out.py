@@ -66,7 +66,6 @@ class Setup:
         backend: name of the engine.
         built: the built model, where every machine finds it.
         flip_test, input_size, config: as of `PoseEstimator`.
-        options: of the backend, as for `backends.get`.
     """
 
     backend: str
@@ -74,7 +73,6 @@ class Setup:
     flip_test: bool = True
     input_size: int = zoo.INPUT_SIZE
     config: DecodeConfig = decode.OFFICIAL
-    options: Mapping[str, Any] = field(default_factory=dict)
 
     def estimator(self, device: int) -> PoseEstimator:
         """Loads the engine in the process that calls, for good.
@@ -82,10 +80,10 @@ class Setup:
         Args:
             device: number of the card. Where the CPU computes, a core, which all threads of the process then share.
         """
-        on_cpu = self.backend != "magicmind" or bool(self.options.get("simulate"))
-        if on_cpu:
+        backend = backends.get(self.backend)
+        if backend.on_cpu:
             _pin_to_core(device)
-        engine = backends.get(self.backend, **self.options).load(self.built, 0 if on_cpu else device)
+        engine = backend.load(self.built, 0 if backend.on_cpu else device)
         decode.warm_up()
         return PoseEstimator(engine, self.flip_test, self.input_size, self.config)
 

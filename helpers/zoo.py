@@ -24,7 +24,6 @@ PRECISIONS = (
     "qint16_mixed_float16",
     "qint16_mixed_float32",
 )
-INPUT_TYPES = ("float32", "uint8")  # normalised RGB, (N, 3, H, W); BGR as OpenCV reads it, (N, H, W, 3)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ MEANINGS = {
 
 
 def meanings() -> list[dict[str, str]]:
-    """One row per precision for a table: what its name means on each backend."""
+    """Returns one row per precision for a table: what its name means on each backend."""
     return [
         {"precision": precision, **{name: MEANINGS[precision].get(name, "-") for name in names()}}
         for precision in zoo.PRECISIONS
@@ -73,17 +73,17 @@ def meanings() -> list[dict[str, str]]:
 
 
 def names() -> tuple[str, ...]:
-    """The names that `get` knows."""
+    """Returns the names that `get` knows."""
     return tuple(_MODULES)
 
 
 def get(name: str, **options: Any) -> Backend:
-    """A backend by name, whether or not it can run here (`is_available` tells).
+    """Returns a backend by name, whether or not it can run here (`is_available` tells).
 
     Args:
         name: one of `names()`.
-        **options: what only that backend knows, such as `simulate=True` (`magicmind.Options`); those that are
-            false, empty or None are as good as not given.
+        **options: those of that backend alone, such as `mlu_arch="mtp_592"` (`magicmind.Options`); false, empty or
+            None is as good as not given.
 
     Raises:
         UsageError: there is none of that name, or it has no such option; names the choices.
@@ -96,7 +96,7 @@ def get(name: str, **options: Any) -> Backend:
 
 
 def overview() -> list[dict[str, str]]:
-    """One row per backend for a table: whether it can run here, its version or why not, what it builds."""
+    """Returns one row per backend for a table: whether it can run here, its version or why not, what it builds."""
     rows = []
     for name in names():
         backend = get(name)

@@ -20,36 +20,29 @@ from helpers.errors import DataError, UsageError, did_you_mean
 from helpers.keypoints import COCO17
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import Protocol
 
     class Calibration(Protocol):
-        """Pictures from which a backend learns the ranges of activations, for the qint precisions."""
+        """Images from which a backend learns the ranges of activations, for the qint precisions."""
 
         def describe(self) -> dict[str, Any]:
-            """What decides the outcome, as JSON types: which pictures (by hash), how many, which method."""
+            """Returns what decides the outcome, as JSON types: which images (by hash), how many, which method."""
 
         @property
         def method(self) -> str:
             """How ranges are chosen: `minmax`, `percentile`, `entropy`, `linear` or `eqnm`."""
 
-        @property
-        def percentile(self) -> float:
-            """For that method, percent of the values that a range has to hold."""
-
         def __len__(self) -> int:
-            """Number of pictures."""
+            """Returns the number of images."""
 
         def batches(self) -> Iterator[np.ndarray]:
-            """Each picture as the network's input, (1, 3, h, w) float32."""
+            """Yields each image as the network's input, (1, 3, h, w) float32."""
 
 
 OUTPUT_CHANNELS = 2 * len(COCO17)
 STRIDE = 32  # height and width of an input must be multiples of the deepest feature map's stride
 SCALE = 4  # an output is a quarter of the input in height and width
 
-_LAYOUTS = {"float32": "(N, 3, H, W)", "uint8": "(N, H, W, 3)"}  # of a batch, by input type
 _FORMAT = 2  # to be counted up when builds change in a way that nothing else in the sidecar shows
 
 
@@ -59,7 +52,7 @@ class BuildSpec:
 
     Attributes:
         precision: one of `zoo.PRECISIONS`.
-        batch_size: pictures in one run, if the shape is not dynamic.
+        batch_size: images in one run, if the shape is not dynamic.
         dynamic_shape: whether batch, height and width are left open.
         input_shape: (height, width) of the input, if the shape is not dynamic.
         dim_range_min, dim_range_max: (N, 3, H, W) between which an engine that has to know (MagicMind) is told to
@@ -102,11 +95,11 @@ class BuildSpec:
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether the precision's ranges have to be learnt from pictures."""
+        """Whether the precision's ranges have to be learnt from images."""
         return self.precision.startswith("qint")
 
     def shapes(self) -> dict[str, Any]:
-        """The part of the spec that decides what shapes a built model takes, for its sidecar."""
+        """Returns what decides the shapes that a built model takes, for its sidecar."""
         if self.dynamic_shape:
             return {"dim_range_min": self.dim_range_min, "dim_range_max": self.dim_range_max}
         return {"batch_size": self.batch_size, "input_shape": self.input_shape}
@@ -116,17 +109,18 @@ class Engine(abc.ABC):
     """A loaded network, ready to run; as a context manager it is closed in the end.
 
     Attributes:
+        facts: the sidecar of the built model, as read when it was loaded.
+        path: the built model; None if the engine was not loaded from a file.
         name: the backend's.
         precision: one of `zoo.PRECISIONS`.
-        input_type: one of `zoo.INPUT_TYPES`: what `run` takes.
+        input_type: `float32`; on MagicMind, if it normalizes itself, `uint8`.
         dynamic_shape: whether it takes any batch, height and width.
         batch_size, input_shape: the only batch and (height, width) it takes if not; None otherwise.
-        max_batch: the most pictures in one run; None if there is no limit.
-        facts: the sidecar of the built model, as it was when it was loaded.
-        path: the built model; None if the engine was not loaded from a file.
+        max_batch: the most images in one run; None if there is no limit.
     """
 
     path: Path | None = None
+    _layout = "(N, 3, H, W)"
 
     def __init__(self, facts: dict[str, Any]) -> None:
         """Takes over what the sidecar of the built model says."""
@@ -145,15 +139,15 @@ class Engine(abc.ABC):
         """Runs the network.
 
         Args:
-            batch: H and W multiples of 32; of the engine's input type, that is either (N, 3, H, W) float32, normalised
-                RGB (`preprocess.to_input`), or (N, H, W, 3) uint8, BGR.
+            batch: (N, 3, H, W) float32, normalized RGB, H and W multiples of 32 (`preprocess.to_input`); of input type
+                uint8: (N, H, W, 3), BGR.
 
         Returns:
             (N, 34, H/4, W/4) float32: 17 heatmaps, then 17 tag maps.
 
         Raises:
             UsageError: this engine does not take such a batch, or it is closed.
-            DataError: the engine failed, cannot take a picture of that size, or returned something else than such
+            DataError: the engine failed, cannot take an image of that size, or returned something else than such
                 an output.
         """
         if self._closed:
@@ -169,8 +163,8 @@ class Engine(abc.ABC):
         return output
 
     def batch_shape(self, count: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """The shape of a batch of so many pictures, as `run` takes it."""
-        return (count, height, width, 3) if self.input_type == "uint8" else (count, 3, height, width)
+        """Returns the shape of a batch of so many images, as `run` takes it."""
+        return count, 3, height, width
 
     def close(self) -> None:
         """Gives memory and device back; `run` is over then."""
@@ -178,13 +172,11 @@ class Engine(abc.ABC):
         self._close()
 
     def __enter__(self) -> Engine:
-        """The engine itself."""
+        """Returns the engine itself."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Closes."""
+    def __exit__(self, *error: object) -> None:
+        """Closes the engine."""
         self.close()
 
     @abc.abstractmethod
@@ -196,13 +188,12 @@ class Engine(abc.ABC):
         """Lets go of what the engine holds; may be called twice."""
 
     def _sizes(self, batch: np.ndarray) -> tuple[int, int, int]:
-        """Pictures, height and width of a batch with four dimensions."""
-        height = 1 if self.input_type == "uint8" else 2
-        return batch.shape[0], batch.shape[height], batch.shape[height + 1]
+        """Returns images, height and width of a batch with four dimensions."""
+        return batch.shape[0], batch.shape[2], batch.shape[3]
 
     def _check(self, batch: np.ndarray) -> None:
         if self.dynamic_shape:
-            wanted = f"{_LAYOUTS[self.input_type]} {self.input_type}, H and W multiples of {STRIDE}"
+            wanted = f"{self._layout} {self.input_type}, H and W multiples of {STRIDE}"
             fits = batch.ndim == 4 and batch.size and batch.shape == self.batch_shape(*self._sizes(batch))
             fits = fits and not any(side % STRIDE for side in self._sizes(batch)[1:])
         else:
@@ -218,25 +209,25 @@ class Backend(abc.ABC):
 
     Attributes:
         name: as `backends.get` knows it.
-        opset: of the ONNX file that it wants to build from.
-        note: what has to stand beside everything made with it; empty if nothing has.
+        opset: of the ONNX file that it builds from.
+        on_cpu: whether the CPU computes, as device 0; otherwise devices are cards.
     """
 
     name: str
     opset = 17
-    note = ""
+    on_cpu = True
 
     @abc.abstractmethod
     def is_available(self) -> tuple[bool, str]:
-        """Whether it can run here, and if not, why and what to do."""
+        """Returns whether it can run here, and if not, why and what to do."""
 
     @abc.abstractmethod
     def version(self) -> str:
-        """The library's version; only if available."""
+        """Returns the library's version; only if available."""
 
     @abc.abstractmethod
     def precisions(self) -> tuple[str, ...]:
-        """What it can build, of `zoo.PRECISIONS`."""
+        """Returns what it can build, of `zoo.PRECISIONS`."""
 
     def build(
         self,
@@ -251,9 +242,9 @@ class Backend(abc.ABC):
         still those that were written.
 
         Args:
-            onnx_path: a file made by `export.export`, with its sidecar; the engine takes the input that it takes.
+            onnx_path: a file made by `export.export`, with its sidecar.
             spec: what to build.
-            calibration: pictures to calibrate with, for the qint precisions; the others do without.
+            calibration: images to calibrate with, for the qint precisions; the others do without.
             out: the file to write; None for the name that the sample gives it (`paths.engine_file`).
 
         Returns:
@@ -275,7 +266,7 @@ class Backend(abc.ABC):
             "model": source["model"],
             "weights": source["weights"],
             "onnx_sha256": source["sha256"],
-            "input_type": source["input_type"],
+            "input_type": "float32",
             "precision": spec.precision,
             "dynamic_shape": spec.dynamic_shape,
             "shapes": spec.shapes(),
@@ -295,7 +286,7 @@ class Backend(abc.ABC):
         )
         if not artifacts.is_current(path, decides):
             start = time.perf_counter()
-            with artifacts.atomic_write(path, needs=Path(onnx_path).stat().st_size) as part:
+            with artifacts.atomic_write(path, needs=onnx_path.stat().st_size) as part:
                 self._build(onnx_path, spec, calibration, part)
             seconds = round(time.perf_counter() - start, 3)
             artifacts.write_sidecar(path, **decides, weights_sha256=source["weights_sha256"], build_s=seconds)
@@ -319,34 +310,23 @@ class Backend(abc.ABC):
             raise DataError(f"There is no built model {path}; build it first.")
         facts = artifacts.read_sidecar(path)
         if facts.get("backend") != self.name:
-            raise UsageError(f"{path} is no model of the {self.name} backend; build one with it.")
+            raise UsageError(f"{path} is not a model of the {self.name} backend; build one with it.")
         if facts.get("sha256") != artifacts.sha256(path):
             raise DataError(f"{path} was changed or cut short since it was built; build it again.")
-        if not _is_whole(facts):
+        if not _is_complete(facts):
             raise DataError(f"{artifacts.sidecar(path)} is damaged; build {path.name} again.")
+        self.require_device(device_id)
         engine = self._load(path, facts, device_id)
         engine.path = path
         return engine
 
     def configured(self, **options: Any) -> Backend:
-        """The same with options of its own, if it has any.
+        """Returns this backend with the given options.
 
         Raises:
             UsageError: it has no such option.
         """
         raise UsageError(f"The {self.name} backend has no option {', '.join(options)}; leave it out.")
-
-    def _decides(self, spec: BuildSpec) -> dict[str, Any]:
-        """What else decides a built model's content, for its sidecar."""
-        return {}
-
-    @abc.abstractmethod
-    def _build(self, onnx_path: Path, spec: BuildSpec, calibration: Calibration | None, out: Path) -> None:
-        """Writes the built model to `out`, which exists and is empty."""
-
-    @abc.abstractmethod
-    def _load(self, path: Path, facts: dict[str, Any], device_id: int) -> Engine:
-        """Loads a file that was checked; `facts` is its sidecar."""
 
     def require(self, precision: str | None = None) -> None:
         """Makes sure that the backend can run here, and build a precision.
@@ -363,15 +343,35 @@ class Backend(abc.ABC):
                 f"The {self.name} backend does not build {precision}; use {' or '.join(self.precisions())}."
             )
 
+    def require_device(self, device_id: int) -> None:
+        """Makes sure that there is such a device.
+
+        Raises:
+            UsageError: there is not.
+        """
+        if device_id != 0:
+            raise UsageError(
+                f"The {self.name} backend runs on the CPU, which is device 0; there is no device {device_id}."
+            )
+
+    def _decides(self, spec: BuildSpec) -> dict[str, Any]:
+        """Returns what else decides a built model's content, for its sidecar."""
+        return {}
+
+    @abc.abstractmethod
+    def _build(self, onnx_path: Path, spec: BuildSpec, calibration: Calibration | None, out: Path) -> None:
+        """Writes the built model to `out`, which exists and is empty."""
+
+    @abc.abstractmethod
+    def _load(self, path: Path, facts: dict[str, Any], device_id: int) -> Engine:
+        """Loads a file that was checked; `facts` is its sidecar."""
+
 
 def exported(path: Path) -> dict[str, Any]:
-    """What the sidecar of an exported network says, once the file is known to be the one it describes.
-
-    Args:
-        path: the ONNX file.
+    """Reads the sidecar of an exported network, and checks that the file is the one it describes.
 
     Returns:
-        Among others `model`, `weights` (the tag), `weights_sha256`, `weights_file`, `opset`, `input_type`, `sha256`.
+        Among others `model`, `weights` (the tag), `weights_sha256`, `weights_file`, `opset`, `sha256`.
 
     Raises:
         DataError: the file or its sidecar is missing, or they do not belong together.
@@ -379,27 +379,17 @@ def exported(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"There is no exported network {path}; export it first.")
     facts = artifacts.read_sidecar(path)
-    needed = {"model", "weights", "weights_sha256", "weights_file", "opset", "input_type"}
+    needed = {"model", "weights", "weights_sha256", "weights_file", "opset"}
     if needed - set(facts) or facts.get("sha256") != artifacts.sha256(path):
         raise DataError(f"{path} is not the file that {artifacts.sidecar(path).name} describes; export it again.")
     return facts
 
 
-def require_cpu(name: str, device_id: int) -> None:
-    """Refuses any device but the CPU, number 0.
-
-    Raises:
-        UsageError: another device is asked for.
-    """
-    if device_id != 0:
-        raise UsageError(f"The {name} backend runs on the CPU, which is device 0; there is no device {device_id}.")
-
-
 def threads() -> int:
-    """Threads per run: the variable `OMP_NUM_THREADS`, which torch and NumPy obey too; 0 leaves it to the engine.
+    """Returns the threads per run: `OMP_NUM_THREADS`, which torch and NumPy obey too; 0 leaves it to the engine.
 
     Raises:
-        UsageError: the variable holds no number.
+        UsageError: the variable is not a whole number.
     """
     value = os.environ.get("OMP_NUM_THREADS") or "0"
     if not value.isdigit():
@@ -407,17 +397,16 @@ def threads() -> int:
     return int(value)
 
 
-def _is_whole(facts: dict[str, Any]) -> bool:
-    """Whether the sidecar of a built model has all that engines take from it."""
-    if {"model", "precision", "dynamic_shape", "shapes"} - set(facts) or not isinstance(facts["shapes"], dict):
-        return False
-    if facts.get("input_type") not in zoo.INPUT_TYPES:
+def _is_complete(facts: dict[str, Any]) -> bool:
+    """Tells whether the sidecar of a built model has all that engines take from it."""
+    needed = {"model", "backend_version", "precision", "input_type", "dynamic_shape", "shapes"}
+    if needed - set(facts) or not isinstance(facts["shapes"], dict):
         return False
     return bool(facts["dynamic_shape"]) or {"batch_size", "input_shape"} <= set(facts["shapes"])
 
 
 def _are_counts(values: Any, length: int) -> bool:
-    """Whether these are so many whole numbers from 1 (True, which Python takes for 1, is none)."""
+    """Tells whether these are so many whole numbers from 1; True, which Python takes for 1, is not one."""
     return len(values) == length and all(type(value) is int and value >= 1 for value in values)
 
 

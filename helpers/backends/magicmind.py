@@ -1,7 +1,6 @@
-"""MagicMind, Cambricon's inference compiler for MLU cards; or a double of it, for a walk without a card.
+"""MagicMind, Cambricon's inference compiler for MLU cards.
 
-    backend = backends.get("magicmind")                     # inside a MagicMind container, with a card
-    backend = backends.get("magicmind", simulate=True)      # anywhere: the same calls, run by ONNX Runtime
+    backend = backends.get("magicmind")     # inside a MagicMind container with a card, or after `pipeline.simulate()`
     path = backend.build(onnx_path, BuildSpec("qint8_mixed_float16"), calibration)
     with backend.load(path, device_id=0) as engine: ...
 
@@ -43,7 +42,6 @@ GRANULARITIES = ("per_axis", "per_tensor")
 # What MagicMind calls the ways to choose a range. Our minmax is its linear one.
 _ALGORITHMS = {"linear": "LINEAR_ALGORITHM", "minmax": "LINEAR_ALGORITHM", "eqnm": "EQNM_ALGORITHM"}
 _NAME = "mmpose"  # of the network inside a built model
-_SIMULATOR = "helpers.backends.simulator"
 _THREAD = threading.local()  # `engine`: of those that run in a thread, the last one that chose its card
 
 EXPLAINED: Mapping[str, str] = {
@@ -63,20 +61,18 @@ EXPLAINED: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Options:
-    """What only this backend knows.
+    """The options of this backend alone.
 
     Attributes:
-        simulate: whether to use the double instead of MagicMind and a card.
         mlu_arch: what to compile for, one or several, each `mtp_372` or, with the numbers of clusters, `mtp_372:6,8`.
         device_id: the card that calibration runs on.
         weight_granularity: of the qint precisions' weights, one of `GRANULARITIES`; the sample's is `per_tensor`.
-        uint8_input: let the card normalise: the engine takes pictures as they are, (N, H, W, 3) uint8 BGR.
+        uint8_input: let the card normalize: the engine takes images as they are, (N, H, W, 3) uint8 BGR.
 
     Raises:
         UsageError: on construction, if one of them makes no sense.
     """
 
-    simulate: bool = False
     mlu_arch: str | Sequence[str] = "mtp_372"
     device_id: int = 0
     weight_granularity: str = "per_axis"
@@ -94,17 +90,12 @@ class Options:
             raise UsageError(f"The MLU architectures must be one or more, each once, not {self.mlu_arch}.")
 
     def archs(self) -> list[tuple[str, list[int]]]:
-        """The architectures with their numbers of clusters."""
+        """Returns the architectures with their numbers of clusters."""
         return [_arch(text) for text in ([self.mlu_arch] if isinstance(self.mlu_arch, str) else self.mlu_arch)]
 
 
 def builder_config(spec: BuildSpec, options: Options | None = None) -> dict[str, Any]:
-    """What MagicMind's BuilderConfig is told, as a dict; `json.dumps` of it is what goes to the card.
-
-    Args:
-        spec: what to build.
-        options: what only this backend knows; the defaults if None.
-    """
+    """Returns the settings of MagicMind's BuilderConfig, of which `json.dumps` is what goes to the card."""
     options = options or Options()
     config: dict[str, Any] = {
         "archs": [{name: clusters} for name, clusters in options.archs()],
@@ -126,7 +117,7 @@ def builder_config(spec: BuildSpec, options: Options | None = None) -> dict[str,
 
 
 def explained(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row per key of a `builder_config`, for a table: the key, its value, what it does."""
+    """Returns one row per key of a `builder_config`, for a table: the key, its value, what it does."""
     rows = []
     for key, value in config.items():
         inner = value.items() if key in ("precision_config", "opt_config") else [("", value)]
@@ -137,24 +128,18 @@ def explained(config: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 class MagicMindBackend(Backend):
-    """Builds and loads models for MLU cards.
+    """Builds and loads models for MLU cards."""
 
-    A double's models have another backend name, folder and content, so that neither side takes the other's.
-    """
-
+    name = "magicmind"
     opset = 11  # the newest that MagicMind's parser is known to read
+    on_cpu = False
 
     def __init__(self, options: Options | None = None) -> None:
         """Keeps the options."""
         self.options = options or Options()
-        self.name = "magicmind-simulated" if self.options.simulate else "magicmind"
-        if self.options.simulate:
-            from helpers.backends.simulator import LABEL
-
-            self.note = LABEL
 
     def configured(self, **options: Any) -> MagicMindBackend:
-        """The same with other options, see `Options`.
+        """Returns this backend with other options, see `Options`.
 
         Raises:
             UsageError: there is no such option, or it makes no sense.
@@ -165,16 +150,15 @@ class MagicMindBackend(Backend):
         return MagicMindBackend(dataclasses.replace(self.options, **options))
 
     def is_available(self) -> tuple[bool, str]:
-        """Whether MagicMind can be imported and sees a card; for the double, whether ONNX Runtime is here."""
+        """Tells whether MagicMind can be imported and sees a card."""
         try:
-            mm = self._runtime()
-            cards = _device_count(mm)
+            cards = _device_count(_runtime())
         except ModuleNotFoundError as error:
             if error.name != "magicmind":
                 return False, f"magicmind does not load, {error}; use the container as Cambricon ships it"
             return False, (
                 "there is no magicmind package in this Python; work in a MagicMind container, see docs/mlu.md, "
-                "or walk its calls without a card by --simulate"
+                "or try its calls without a card by --simulate"
             )
         except ImportError as error:  # a library of the toolkit or of the driver
             return False, f"magicmind does not load, {error}; check NEUWARE_HOME, LD_LIBRARY_PATH and the driver"
@@ -185,32 +169,38 @@ class MagicMindBackend(Backend):
                 "magicmind sees no MLU card; give the container --device=/dev/cambricon_dev0 and "
                 "--device=/dev/cambricon_ctl, and check the driver with cnmon"
             )
-        return self._onnxruntime().is_available() if self.options.simulate else (True, "")
+        return True, ""
 
     def version(self) -> str:
-        """That of the magicmind package; a double says what it is."""
-        if self.options.simulate:
-            return f"{self.note} (onnxruntime {self._onnxruntime().version()})"
-        return _installed_version()
+        """Returns the version of the magicmind package; that of the simulator says what it is."""
+        return artifacts.package_version("magicmind") or "unknown"
 
     def precisions(self) -> tuple[str, ...]:
-        """All; of a double, those that ONNX Runtime can imitate."""
-        return self._onnxruntime().precisions() if self.options.simulate else zoo.PRECISIONS
+        """Returns all."""
+        return zoo.PRECISIONS
+
+    def require_device(self, device_id: int) -> None:
+        """Makes sure that there is such a card.
+
+        Raises:
+            UsageError: there is not.
+        """
+        cards = _device_count(_runtime())
+        if not 0 <= device_id < cards:
+            raise UsageError(f"There is no device {device_id}; this machine has {cards} MLU card(s), counted from 0.")
 
     def _decides(self, spec: BuildSpec) -> dict[str, Any]:
         facts: dict[str, Any] = {"builder_config": builder_config(spec, self.options)}
         if self.options.uint8_input:
             facts["input_type"] = "uint8"
-        if self.options.simulate:
-            facts["simulated"] = self.note
         return facts
 
     def _build(self, onnx_path: Path, spec: BuildSpec, calibration: Calibration | None, out: Path) -> None:
-        """Parse, input dimensions, configuration, calibration if the precision needs it, build, write."""
+        """Parses, sets input dimensions and configuration, calibrates if the precision needs it, builds, writes."""
         self._refuse(onnx_path, spec, calibration)
         with _calls(f"building {spec.precision} from {onnx_path.name}"):
-            mm = self._runtime()
-            parser = importlib.import_module(f"{self._package()}.python.runtime.parser").Parser(mm.ModelKind.kOnnx)
+            mm = _runtime()
+            parser = importlib.import_module("magicmind.python.runtime.parser").Parser(mm.ModelKind.kOnnx)
             network = mm.Network()
             _ok(parser.parse(network, str(onnx_path)), f"reading {onnx_path.name}")
             inputs = network.get_input_count()
@@ -219,6 +209,7 @@ class MagicMindBackend(Backend):
             _ok(network.get_input(0).set_dimension(mm.Dims(_input_dims(spec))), "setting the input's dimensions")
             config = self._config(mm, spec)
             if spec.needs_calibration:
+                self.require_device(self.options.device_id)
                 _calibrate(mm, network, config, calibration, spec, self.options.device_id)
             model = _made(mm.Builder().build_model(_NAME, network, config), f"building {spec.precision}")
             _ok(model.serialize_to_file(str(out)), "writing the model")
@@ -226,49 +217,30 @@ class MagicMindBackend(Backend):
             raise DataError(f"MagicMind wrote an empty model of {onnx_path.name}; is the disk full?")
 
     def _refuse(self, onnx_path: Path, spec: BuildSpec, calibration: Calibration | None) -> None:
-        """Refuses what would only fail, or mislead, after minutes.
-
-        Raises:
-            UsageError: the file is not for MagicMind, or the precision and the rest do not go together.
-        """
+        """Refuses what would only fail, or mislead, after minutes."""
         facts = exported(onnx_path)
         if facts["opset"] != self.opset:
             raise UsageError(f"{onnx_path} is of another opset than {self.opset}; export it with --opset {self.opset}.")
-        if facts["input_type"] != "float32":
-            raise UsageError(f"{onnx_path} normalises by itself; MagicMind does that (uint8_input): give it float32's.")
         if spec.float_layers:
             raise UsageError("Single layers stay in float on CPU engines only; leave float_layers out for MagicMind.")
         if spec.needs_calibration and calibration is None:
-            raise UsageError(f"Building {spec.precision} needs pictures to calibrate with; give a calibration set.")
-        if spec.needs_calibration and self.options.uint8_input:  # before or after normalising? nobody says
+            raise UsageError(f"Building {spec.precision} needs images to calibrate with; give a calibration set.")
+        if spec.needs_calibration and self.options.uint8_input:  # before or after normalizing?
             raise UsageError(f"How {spec.precision} calibrates uint8 input is not known; use float32 input.")
 
     def _config(self, mm: ModuleType, spec: BuildSpec) -> Any:
-        """MagicMind's own object from our dict."""
         config = mm.BuilderConfig()
-        config.mlu_archs = [name for name, _ in self.options.archs()]
         settings = json.dumps(builder_config(spec, self.options))
         _ok(config.parse_from_string(settings), f"taking the configuration {settings}")
         return config
 
     def _load(self, path: Path, facts: dict[str, Any], device_id: int) -> Engine:
-        needed = {"dim_range_min", "dim_range_max"} if facts["dynamic_shape"] else set()
-        if needed - set(facts["shapes"]):
+        if facts["dynamic_shape"] and {"dim_range_min", "dim_range_max"} - set(facts["shapes"]):
             raise DataError(f"{artifacts.sidecar(path)} is damaged; build {path.name} again.")
-        mm = self._runtime()
-        _refuse_device(mm, device_id)
-        return MagicMindEngine(facts, mm, path, device_id)
-
-    def _package(self) -> str:
-        return _SIMULATOR if self.options.simulate else "magicmind"
-
-    def _runtime(self) -> ModuleType:
-        return importlib.import_module(f"{self._package()}.python.runtime")
-
-    def _onnxruntime(self) -> Backend:
-        from helpers.backends.onnxruntime import BACKEND as ONNXRUNTIME
-
-        return ONNXRUNTIME
+        if facts["backend_version"] != self.version():  # public code never loads a model of another version
+            versions = f"{facts['backend_version']}, not {self.version()}"
+            raise DataError(f"{path} was built by magicmind {versions}; build it again.")
+        return MagicMindEngine(facts, _runtime(), path, device_id)
 
 
 class MagicMindEngine(Engine):
@@ -278,20 +250,12 @@ class MagicMindEngine(Engine):
     _PARTS = ("_inputs", "_context", "_engine", "_model", "_queue", "_device")
 
     def __init__(self, facts: dict[str, Any], mm: ModuleType, path: Path, device_id: int) -> None:
-        """Reads the model and prepares the card.
-
-        Args:
-            facts: the sidecar.
-            mm: `magicmind.python.runtime`, or what stands for it.
-            path: the built model.
-            device_id: a card that exists.
-
-        Raises:
-            DataError: a step failed; names it.
-        """
+        """Reads the model and prepares a card that exists."""
         for part in self._PARTS:
             setattr(self, part, None)
         super().__init__(facts)
+        if self.input_type == "uint8":
+            self._layout = "(N, H, W, 3)"
         self._range = None
         if self.dynamic_shape:
             self._range = tuple(facts["shapes"]["dim_range_min"]), tuple(facts["shapes"]["dim_range_max"])
@@ -328,6 +292,14 @@ class MagicMindEngine(Engine):
             _ok(self._device.active(), f"activating card {self._device.id}")
             _THREAD.engine = weakref.ref(self)
 
+    def batch_shape(self, count: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """Returns the shape of a batch of so many images, as `run` takes it."""
+        return (count, height, width, 3) if self.input_type == "uint8" else (count, 3, height, width)
+
+    def _sizes(self, batch: np.ndarray) -> tuple[int, int, int]:
+        height = 1 if self.input_type == "uint8" else 2
+        return batch.shape[0], batch.shape[height], batch.shape[height + 1]
+
     def _check(self, batch: np.ndarray) -> None:
         """Refuses also what the card would: sizes outside the range that the model was built for."""
         super()._check(batch)
@@ -338,13 +310,13 @@ class MagicMindEngine(Engine):
         if any(not low <= size <= high for low, size, high in zip(least, (count, 3, height, width), most)):
             raise DataError(
                 f"An input of {height} x {width} (height x width), {count} at once, is outside {_by(least)} to "
-                f"{_by(most)}, for which the model was built; crop the picture, or build with another dim_range."
+                f"{_by(most)}, for which the model was built; crop the image, or build with another dim_range."
             )
 
     def _run(self, batch: np.ndarray) -> np.ndarray:
         size = _by(batch.shape)
         if self.input_type == "uint8":
-            batch = np.ascontiguousarray(batch[..., ::-1])  # what normalises in front cannot swap BGR to RGB
+            batch = np.ascontiguousarray(batch[..., ::-1])  # the inserted normalization cannot swap BGR to RGB
         with self._lock, _calls(f"running {size}"):  # one context and one set of input tensors for all threads
             self._activate()
             outputs: list[Any] = []  # fresh for every run: the card fills it, and sizes follow the input's
@@ -370,19 +342,13 @@ class MagicMindEngine(Engine):
 def _calibrate(
     mm: ModuleType, network: Any, config: Any, calibration: Calibration, spec: BuildSpec, device_id: int
 ) -> None:
-    """Lets MagicMind learn the ranges of activations; they become part of the network.
-
-    Raises:
-        UsageError: MagicMind has no such method, the set's shapes do not fit, or there is no such card.
-        DataError: the set is empty or cannot be read, or a step failed.
-    """
+    """Lets MagicMind learn the ranges of activations; they become part of the network."""
     if calibration.method not in _ALGORITHMS:
         raise UsageError(
             f"MagicMind cannot calibrate by {calibration.method!r}; {did_you_mean(calibration.method, _ALGORITHMS)}."
         )
-    _refuse_device(mm, device_id)
-    pictures = _calibration_data(mm, calibration, spec)
-    calibrator = mm.Calibrator([pictures])
+    images = _calibration_data(mm, calibration, spec)
+    calibrator = mm.Calibrator([images])
     algorithm = getattr(mm.QuantizationAlgorithm, _ALGORITHMS[calibration.method])
     _ok(calibrator.set_quantization_algorithm(algorithm), f"choosing to calibrate by {calibration.method}")
     with mm.System():
@@ -391,17 +357,17 @@ def _calibrate(
         _ok(device.active(), f"activating card {device_id}")
         status = calibrator.calibrate(network, config)
     _THREAD.engine = None  # whoever runs next has to choose its card again
-    if pictures.error is not None:  # the cause of a failure that MagicMind can only tell as "no more pictures"
-        raise pictures.error
+    if images.error is not None:  # the cause of a failure that MagicMind can only tell as "no more images"
+        raise images.error
     _ok(status, "calibrating")
-    if not pictures.given:
-        raise DataError("MagicMind calibrated without asking for a picture; report it, see docs/mlu.md.")
+    if not images.given:
+        raise DataError("MagicMind calibrated without asking for an image; report it, see docs/mlu.md.")
 
 
 def _calibration_data(mm: ModuleType, calibration: Calibration, spec: BuildSpec) -> Any:
-    """Our set as MagicMind asks for it: picture after picture, from the start again after `reset`."""
+    """Returns the set as MagicMind asks for it: image after image, from the start again after `reset`."""
 
-    class Pictures(mm.CalibDataInterface):
+    class Images(mm.CalibDataInterface):
         """One (N, 3, h, w) float32 sample at a time.
 
         There is a sample from the start, so that no order of calls finds none.
@@ -414,7 +380,7 @@ def _calibration_data(mm: ModuleType, calibration: Calibration, spec: BuildSpec)
             self._samples = _samples(calibration, spec)
             self._sample = next(_samples(calibration, spec), None)
             if self._sample is None:
-                raise DataError("The calibration set is empty; give it pictures.")
+                raise DataError("The calibration set is empty; give it images.")
 
         def next(self) -> Any:
             try:
@@ -422,7 +388,7 @@ def _calibration_data(mm: ModuleType, calibration: Calibration, spec: BuildSpec)
             except (DataError, UsageError) as error:  # must not travel through MagicMind
                 self.error, sample = error, None
             if sample is None:
-                return mm.Status(mm.Code.OUT_OF_RANGE, "no more calibration pictures")
+                return mm.Status(mm.Code.OUT_OF_RANGE, "no more calibration images")
             self._sample = sample
             self.given += 1
             return mm.Status.OK()
@@ -440,30 +406,27 @@ def _calibration_data(mm: ModuleType, calibration: Calibration, spec: BuildSpec)
             self._samples = _samples(calibration, spec)
             return mm.Status.OK()
 
-    return Pictures()
+    return Images()
 
 
 def _samples(calibration: Calibration, spec: BuildSpec) -> Iterator[np.ndarray]:
-    """The set's pictures as samples that fit the network, (N, 3, h, w) float32, C-contiguous.
+    """Yields the set's images as samples that fit the network, (N, 3, h, w) float32, C-contiguous.
 
-    A network of variable shape takes each picture in its own shape. One of fixed shape takes whole batches; the last
-    is filled up by its own last picture.
-
-    Raises:
-        UsageError: the network's shape is fixed and a picture has another.
+    A network of variable shape takes each image in its own shape. One of fixed shape takes whole batches; the last is
+    filled up by its own last image.
     """
     if spec.dynamic_shape:
-        for picture in calibration.batches():
-            yield np.ascontiguousarray(picture, np.float32)
+        for image in calibration.batches():
+            yield np.ascontiguousarray(image, np.float32)
         return
     waiting: list[np.ndarray] = []
-    for picture in calibration.batches():
-        if picture.shape[2:] != tuple(spec.input_shape):
+    for image in calibration.batches():
+        if image.shape[2:] != tuple(spec.input_shape):
             raise UsageError(
-                f"A calibration picture fills {_by(picture.shape[2:])}, but the model is to be built for "
+                f"A calibration image fills {_by(image.shape[2:])}, but the model is to be built for "
                 f"{_by(spec.input_shape)} (height x width) only; make the set of that shape."
             )
-        waiting.append(picture)
+        waiting.append(image)
         if len(waiting) == spec.batch_size:
             yield np.ascontiguousarray(np.concatenate(waiting), np.float32)
             waiting = []
@@ -476,29 +439,13 @@ def _samples(calibration: Calibration, spec: BuildSpec) -> Iterator[np.ndarray]:
 
 
 def _ok(status: Any, step: str) -> None:
-    """Checks a Status.
-
-    Args:
-        status: what a call answered.
-        step: what the call was for, "reading x.onnx".
-
-    Raises:
-        DataError: it is not OK.
-    """
+    """Checks the Status of a call for a step, "reading x.onnx"."""
     if not status.ok():
         raise DataError(f"MagicMind failed at {step}: {str(status).rstrip('.')}.")
 
 
 def _made(thing: Any, step: str) -> Any:
-    """Checks what a call made: in case of failure that is None or, from `create_inputs`, a Status.
-
-    Args:
-        thing: what a call answered.
-        step: what the call was for, "making a queue".
-
-    Raises:
-        DataError: it is no object.
-    """
+    """Checks what a call made: after a failure that is None or, from `create_inputs`, a Status."""
     if thing is None:
         raise DataError(f"MagicMind failed at {step} and answered with nothing; what it printed before says why.")
     if hasattr(thing, "ok"):
@@ -508,11 +455,7 @@ def _made(thing: Any, step: str) -> Any:
 
 @contextlib.contextmanager
 def _calls(step: str) -> Iterator[None]:
-    """Turns whatever MagicMind raises inside into one sentence; whether it ever does is not documented.
-
-    Raises:
-        DataError: something was raised.
-    """
+    """Turns whatever MagicMind raises inside into a DataError; whether it ever does is not documented."""
     try:
         yield
     except (DataError, UsageError):
@@ -522,15 +465,13 @@ def _calls(step: str) -> Iterator[None]:
         raise DataError(f"MagicMind raised {type(error).__name__} at {step}: {line}.") from error
 
 
+def _runtime() -> ModuleType:
+    return importlib.import_module("magicmind.python.runtime")
+
+
 def _device_count(mm: ModuleType) -> int:
     with _calls("counting the cards"), mm.System() as system:
         return system.device_count()
-
-
-def _refuse_device(mm: ModuleType, device_id: int) -> None:
-    cards = _device_count(mm)
-    if not 0 <= device_id < cards:
-        raise UsageError(f"There is no device {device_id}; this machine has {cards} MLU card(s), counted from 0.")
 
 
 def _refuse_model(mm: ModuleType, model: Any, path: Path, input_type: str) -> None:
@@ -542,7 +483,7 @@ def _refuse_model(mm: ModuleType, model: Any, path: Path, input_type: str) -> No
 
 
 def _input_dims(spec: BuildSpec) -> list[int]:
-    """The input's dimensions before the build: those of a fixed shape; else some of the range, as the sample does."""
+    """Returns the input's dimensions before the build: of a fixed shape, else some of the range, as the sample does."""
     if not spec.dynamic_shape:
         return [spec.batch_size, 3, *spec.input_shape]
     usual = (1, 3, zoo.INPUT_SIZE, zoo.INPUT_SIZE)
@@ -564,20 +505,6 @@ def _arch(text: str) -> tuple[str, list[int]]:
 
 def _by(shape: Sequence[int]) -> str:
     return " x ".join(str(size) for size in shape)
-
-
-def _installed_version() -> str:
-    try:
-        from importlib import metadata
-    except ImportError:  # Python 3.7
-        try:
-            import importlib_metadata as metadata
-        except ImportError:
-            return "unknown"
-    try:
-        return metadata.version("magicmind")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 BACKEND = MagicMindBackend()

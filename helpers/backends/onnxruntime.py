@@ -1,9 +1,9 @@
 """ONNX Runtime on the CPU: the default engine, which runs anywhere.
 
-The built model is again an ONNX file, without the extension. In float32 it is optimised ahead of time, up to the level
+The built model is again an ONNX file, without the extension. In float32 it is optimized ahead of time, up to the level
 whose result does not depend on the machine; what does (memory layout) is done while loading. In the other precisions it
-is as `quantize` writes it, and all optimisations come with loading: float16 weights would grow back
-to 32 bits otherwise.
+is as `quantize` writes it, and all optimizations come with loading: float16 weights would grow back to 32 bits
+otherwise.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable
 import numpy as np
 
 from helpers.backends import quantize
-from helpers.backends.base import Backend, BuildSpec, Engine, require_cpu, threads
+from helpers.backends.base import Backend, BuildSpec, Engine, threads
 from helpers.errors import DataError, first_line
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class OnnxRuntimeBackend(Backend):
     name = "onnxruntime"
 
     def is_available(self) -> tuple[bool, str]:
-        """Whether the `onnxruntime` package can be imported."""
+        """Tells whether the `onnxruntime` package can be imported."""
         try:
             import onnxruntime  # noqa: F401
         except ImportError as error:
@@ -40,20 +40,19 @@ class OnnxRuntimeBackend(Backend):
         return True, ""
 
     def version(self) -> str:
-        """That of the `onnxruntime` package."""
+        """Returns the version of `onnxruntime`."""
         import onnxruntime
 
         return onnxruntime.__version__
 
     def precisions(self) -> tuple[str, ...]:
-        """Those that have a recipe."""
+        """Returns those that have a recipe."""
         return tuple(_RECIPES)
 
     def _build(self, onnx_path: Path, spec: BuildSpec, calibration: Calibration | None, out: Path) -> None:
         _RECIPES[spec.precision](onnx_path, spec, calibration, out)
 
     def _load(self, path: Path, facts: dict[str, Any], device_id: int) -> Engine:
-        require_cpu(self.name, device_id)
         options = _options()
         options.intra_op_num_threads = threads()
         return OnnxRuntimeEngine(facts, _session(path, options))
@@ -78,7 +77,7 @@ class OnnxRuntimeEngine(Engine):
 
 
 def _force_float32(onnx_path: Path, spec: BuildSpec, calibration: Calibration | None, out: Path) -> None:
-    """The graph as it is, optimised; a static shape is written into it, so that it can be planned for."""
+    """Optimizes the graph; a static shape is written into it, so that it can be planned for."""
     import onnxruntime
 
     options = _options()
@@ -91,10 +90,7 @@ def _force_float32(onnx_path: Path, spec: BuildSpec, calibration: Calibration | 
 
 
 def _force_float16(onnx_path: Path, spec: BuildSpec, calibration: Calibration | None, out: Path) -> None:
-    """Weights and what operators give rounded to half; computed in float32, so it shows accuracy and size, not speed.
-
-    Input and output stay float32.
-    """
+    """Rounds weights and what operators give to half; computed in float32, so it shows accuracy and size, not speed."""
     quantize.save(quantize.to_float16(quantize.load(onnx_path)), spec, out)
 
 

@@ -10,10 +10,10 @@ What the names mean here:
 | --- | --- | --- |
 | `force_float32` | float32 | float32, always: left alone, OpenVINO takes bfloat16 where the CPU has it |
 | `force_float16` | float16 | as the CPU allows: float16 (AVX512-FP16, AMX-FP16), else bfloat16, else float32 |
-| `qint8_mixed_*` | int8 | int8, and what is not quantised as above |
+| `qint8_mixed_*` | int8 | int8, and what is not quantized as above |
 
 So on many servers `force_float16` means bfloat16, which has 8 significant bits where float16 has 11: its errors are
-not those of a card's float16. `OpenVinoEngine.computes_in` tells.
+not those of a card's float16.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from helpers.backends import quantize
-from helpers.backends.base import Backend, BuildSpec, Engine, require_cpu, threads
+from helpers.backends.base import Backend, BuildSpec, Engine, threads
 from helpers.errors import DataError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from helpers.backends.base import Calibration
 
-# How each precision computes what is not quantised.
+# How each precision computes what is not quantized.
 _HINTS = {
     "force_float32": "f32",
     "force_float16": "f16",
@@ -54,7 +54,7 @@ class OpenVinoBackend(Backend):
     name = "openvino"
 
     def is_available(self) -> tuple[bool, str]:
-        """Whether the `openvino` package can be imported."""
+        """Tells whether the `openvino` package can be imported."""
         try:
             import openvino  # noqa: F401
         except ImportError as error:
@@ -62,13 +62,13 @@ class OpenVinoBackend(Backend):
         return True, ""
 
     def version(self) -> str:
-        """That of the `openvino` package, without the build's number."""
+        """Returns the version of `openvino`, without the build's number."""
         import openvino
 
         return openvino.__version__.split("-")[0]
 
     def precisions(self) -> tuple[str, ...]:
-        """Those that its CPU kernels have: none of 16-bit whole numbers."""
+        """Returns those that its CPU kernels have: none of 16-bit integers."""
         return tuple(_HINTS)
 
     def _build(self, onnx_path: Path, spec: BuildSpec, calibration: Calibration | None, out: Path) -> None:
@@ -76,24 +76,23 @@ class OpenVinoBackend(Backend):
 
         with tempfile.TemporaryDirectory(prefix=f"{out.name}-", dir=str(out.parent)) as folder:
             if spec.needs_calibration:
-                quantised = Path(folder) / "model.onnx"
+                quantized = Path(folder) / "model.onnx"
                 # What is not rounded stays float32 in the file: the hint says what it is computed in.
                 quantize.quantize_file(
-                    onnx_path, dataclasses.replace(spec, precision="qint8_mixed_float32"), calibration, quantised
+                    onnx_path, dataclasses.replace(spec, precision="qint8_mixed_float32"), calibration, quantized
                 )
-                onnx_path = quantised
+                onnx_path = quantized
             members = [Path(folder) / name for name in _MEMBERS]
             try:
                 model = _core().read_model(str(onnx_path))
                 if not spec.dynamic_shape:
-                    model.reshape(_fixed_shape(model, spec))
+                    model.reshape([spec.batch_size, 3, *spec.input_shape])
                 openvino.save_model(model, str(members[0]), compress_to_fp16=_HINTS[spec.precision] == "f16")
             except RuntimeError as error:
                 raise DataError(f"OpenVINO cannot convert {onnx_path}: {_last_line(error)}.") from error
             _pack(members, out)
 
     def _load(self, path: Path, facts: dict[str, Any], device_id: int) -> Engine:
-        require_cpu(self.name, device_id)
         config = {
             "INFERENCE_PRECISION_HINT": _HINTS[facts["precision"]],
             "INFERENCE_NUM_THREADS": threads(),
@@ -106,16 +105,11 @@ class OpenVinoBackend(Backend):
 
 
 class OpenVinoEngine(Engine):
-    """A compiled model of OpenVINO, with one request that runs take in turns.
-
-    Attributes:
-        computes_in: `f32`, `bf16` (bfloat16) or `f16`: what this CPU computes in, int8 layers apart.
-    """
+    """A compiled model of OpenVINO, with one request that runs take in turns."""
 
     def __init__(self, facts: dict[str, Any], model: openvino.CompiledModel) -> None:
         """Takes over the compiled model."""
         super().__init__(facts)
-        self.computes_in: str = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         self._model = model
         self._request = model.create_infer_request()
         self._turn = threading.Lock()  # a request that is busy refuses a second run
@@ -133,34 +127,27 @@ class OpenVinoEngine(Engine):
 
 @functools.lru_cache(maxsize=None)
 def _core() -> openvino.Core:
-    """The one that everything shares, as OpenVINO advises: each would load the CPU plugin again."""
+    """Returns the process-wide Core; creating one loads the CPU plugin."""
     import openvino
 
     return openvino.Core()
 
 
-def _fixed_shape(model: openvino.Model, spec: BuildSpec) -> list[int]:
-    """The input's only shape: (N, H, W, 3) if it takes bytes, else (N, 3, H, W)."""
-    if model.input(0).element_type.get_type_name() == "u8":
-        return [spec.batch_size, *spec.input_shape, 3]
-    return [spec.batch_size, 3, *spec.input_shape]
-
-
 def _pack(members: list[Path], out: Path) -> None:
-    """Puts files into one; the same files make the same one."""
+    """Packs files into one, byte by byte the same for the same files."""
     with zipfile.ZipFile(str(out), "w") as file:
         for member in members:
             file.writestr(zipfile.ZipInfo(member.name, _EPOCH), member.read_bytes())
 
 
 def _unpack(path: Path) -> list[bytes]:
-    """Description and weights of a built model."""
+    """Returns description and weights of a built model."""
     with zipfile.ZipFile(str(path)) as file:
         return [file.read(name) for name in _MEMBERS]
 
 
 def _last_line(error: Exception) -> str:
-    """What went wrong: OpenVINO's messages begin with where in its source it did."""
+    """Returns what went wrong; OpenVINO's messages begin with where in its source."""
     return str(error).strip().split("\n")[-1].rstrip(".")
 
 

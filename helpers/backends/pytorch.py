@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from helpers import paths
-from helpers.backends.base import Backend, BuildSpec, Engine, exported, require_cpu
+from helpers.backends.base import Backend, BuildSpec, Engine, exported
 from helpers.errors import DataError
 from helpers.export import network
 
@@ -28,20 +28,20 @@ class PyTorchBackend(Backend):
     name = "pytorch"
 
     def is_available(self) -> tuple[bool, str]:
-        """Whether torch, mmcv and mmpose are installed."""
+        """Tells whether torch, mmcv and mmpose are installed."""
         missing = [package for package in ("torch", "mmcv", "mmpose") if not importlib.util.find_spec(package)]
         if missing:
             return False, f"{', '.join(missing)} is not installed; see requirements.txt and requirements-mmpose.txt"
         return True, ""
 
     def version(self) -> str:
-        """That of torch."""
+        """Returns the version of torch."""
         import torch
 
         return str(torch.__version__)
 
     def precisions(self) -> tuple[str, ...]:
-        """float32 only: it is the reference."""
+        """Returns float32 only: it is the reference."""
         return ("force_float32",)
 
     def _build(self, onnx_path: Path, spec: BuildSpec, calibration: Calibration | None, out: Path) -> None:
@@ -57,9 +57,7 @@ class PyTorchBackend(Backend):
             torch.save(state, file)
 
     def _load(self, path: Path, facts: dict[str, Any], device_id: int) -> Engine:
-        require_cpu(self.name, device_id)
-        module = network.load(facts["model"], path)
-        return PyTorchEngine(facts, network.with_uint8_input(module) if facts["input_type"] == "uint8" else module)
+        return PyTorchEngine(facts, network.load(facts["model"], path))
 
 
 class PyTorchEngine(Engine):
@@ -81,11 +79,7 @@ class PyTorchEngine(Engine):
 
 
 def engine_of(module: torch.nn.Module) -> Engine:
-    """An engine around a network that was not exported yet, for a look at it before the export.
-
-    Args:
-        module: from `network.load`.
-    """
+    """Returns an engine around a network from `network.load`, for a look at it before the export."""
     facts = {"backend": "pytorch", "precision": "force_float32", "input_type": "float32"}
     return PyTorchEngine({**facts, "dynamic_shape": True, "shapes": {}}, module)
 

@@ -7,8 +7,7 @@ Two opsets, because no one file suits all engines: MagicMind's parser takes opse
 more for int8 weights with a scale per channel. In both files the last convolution is two, one for heatmaps and one for
 tags (`network.with_separate_halves`), so that each can have an int8 scale of its own. Apart from that, the opset 11
 graph is the network as MMPose has it, deconvolutions included; the other one computes them as convolutions
-(`network.without_deconvolutions`), which CPUs do faster. Both files are checked alike, with ONNX Runtime. Either can
-take bytes instead of floats (`input_type="uint8"`); normalisation is in the graph then.
+(`network.without_deconvolutions`), which CPUs do faster. Both files are checked alike, with ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -23,17 +22,15 @@ import os
 import time
 import warnings
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, Sequence
 
 import numpy as np
 
 from helpers import artifacts, paths, zoo
-from helpers.errors import DataError, UsageError, did_you_mean, first_line
+from helpers.errors import DataError, UsageError, first_line
 from helpers.export import network
 from helpers.keypoints import COCO17
-from helpers.pose import preprocess
 
 if TYPE_CHECKING:
     import onnx
@@ -48,7 +45,7 @@ CHECK_BATCHES = (1, 3)
 TOLERANCE = 1e-3  # largest absolute error, as a share of the output's range
 
 _FORMAT = 3  # to be counted up when the exported graph changes for the same network
-_INPUT_DIMS = {"float32": ["batch", 3, "height", "width"], "uint8": ["batch", "height", "width", 3]}
+_INPUT_DIMS = ["batch", 3, "height", "width"]
 _OUTPUT_DIMS = ["batch", 2 * len(COCO17), "output_height", "output_width"]  # a quarter: not the input's symbols
 
 
@@ -118,15 +115,13 @@ def export(
     shapes: Sequence[tuple[int, int]] = CHECK_SHAPES,
     batches: Sequence[int] = CHECK_BATCHES,
     force: bool = False,
-    input_type: str = "float32",
 ) -> Path:
     """Makes the ONNX file of a network, or finds the one made before.
 
-    The file has input `input`, (batch, 3, height, width) float32 normalised RGB or (batch, height, width, 3) uint8
-    BGR, and output `output` (batch, 34, height/4, width/4) float32, batch, height and width free. A file is used
-    again if its sidecar tells of the same weights, the same input type, the same versions of torch, onnx and mmpose
-    and (at least) the same checks, and if it was not changed since. It appears only after it has passed; a failed
-    export leaves nothing behind.
+    The file has input `input`, (batch, 3, height, width) float32 normalised RGB, and output `output` (batch, 34,
+    height/4, width/4) float32, batch, height and width free. A file is used again if its sidecar tells of the same
+    weights, the same versions of torch, onnx and mmpose and (at least) the same checks, and if it was not changed
+    since. It appears only after it has passed; a failed export leaves nothing behind.
 
     Args:
         model: name of a network in `zoo`.
@@ -136,13 +131,12 @@ def export(
         shapes: (height, width) to compare at, see `verify`.
         batches: batch sizes to compare at.
         force: export even if the file can be used again.
-        input_type: `float32`, as `preprocess.to_input` makes it, or `uint8`, BGR as OpenCV reads it.
 
     Returns:
         The file; its sidecar lies beside it.
 
     Raises:
-        UsageError: unknown model, weights, opset or input type, or `out` does not end in `.onnx`.
+        UsageError: unknown model, weights or opset, or `out` does not end in `.onnx`.
         DataError: onnx or onnxruntime is not installed, the weights do not fit, the exported graph is wrong or
             computes something else, or the file cannot be written.
     """
@@ -151,10 +145,8 @@ def export(
     zoo.get(model)
     if opset not in OPSETS:
         raise UsageError(f"Opset {opset} is not supported; use 11 (for MagicMind) or 17 (for the others).")
-    if input_type not in zoo.INPUT_TYPES:
-        raise UsageError(f"There is no input type {input_type!r}; {did_you_mean(input_type, zoo.INPUT_TYPES)}.")
     tag = paths.weights_tag(weights)
-    path = paths.onnx_file(model, tag, opset, input_type) if out is None else Path(out)
+    path = paths.onnx_file(model, tag, opset) if out is None else Path(out)
     if path.suffix != ".onnx":
         raise UsageError(f"An exported network is called something.onnx, not {path.name}.")
     decides = {
@@ -162,8 +154,7 @@ def export(
         "weights": tag,
         "weights_sha256": network.weights_sha256(model, weights),
         "opset": opset,
-        "input_type": input_type,
-        "versions": {package: _version(package) for package in ("torch", "onnx", "mmpose")},
+        "versions": {package: artifacts.package_version(package) for package in ("torch", "onnx", "mmpose")},
         "format": _FORMAT,
     }
     source = network.weights_file(model, weights)
@@ -175,8 +166,8 @@ def export(
     start = time.perf_counter()
     module = network.load(model, weights)
     with artifacts.atomic_write(path) as part:
-        _write(module, part, opset, input_type)
-        _check_graph(part, opset, path.name, input_type)
+        _write(module, part, opset)
+        _check_graph(part, opset, path.name)
         rows = _verify(part, module, shapes, batches, TOLERANCE, path.name)
     artifacts.write_sidecar(
         path,
@@ -232,9 +223,8 @@ def verify(
     """Compares an ONNX file, run by ONNX Runtime, with the network it was made from.
 
     Args:
-        onnx_path: the file, of either input type.
-        module: the network as `network.load` gives it. A file that takes bytes is compared with what this makes of
-            the same bytes after `preprocess.to_input`.
+        onnx_path: the file.
+        module: the network as `network.load` gives it.
         shapes: (height, width) of the inputs, multiples of 32: (1024, 512) is a portrait.
         batches: each shape is tried with each of these batch sizes, on seeded input like pictures.
         tolerance: largest absolute error allowed, as a share of the range of the heatmaps or of the tags.
@@ -271,8 +261,8 @@ def _verify(
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         for height, width in shapes:
             for batch in batches:
-                fed, images = _check_input(session.get_inputs()[0].type, batch, height, width)
-                [found] = session.run([OUTPUT], {INPUT: fed})
+                images = network.picture_like(batch, height, width, seed=height * width + batch)
+                [found] = session.run([OUTPUT], {INPUT: images})
                 with torch.inference_mode():
                     wanted = module(torch.from_numpy(images)).numpy()
                 rows.append(_compare(found, wanted, opset, (batch, height, width), tolerance))
@@ -286,16 +276,6 @@ def _verify(
                 f"tags' ({tolerance:g} is allowed); export it again."
             )
     return rows
-
-
-def _check_input(kind: str, batch: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """One input twice: as a file takes it whose input ONNX Runtime calls that kind, and as the network takes it."""
-    seed = height * width + batch
-    if kind == "tensor(uint8)":
-        pictures = network.picture_bytes_like(batch, height, width, seed)
-        return pictures, preprocess.to_input(pictures)
-    images = network.picture_like(batch, height, width, seed)
-    return images, images
 
 
 def _compare(
@@ -336,7 +316,7 @@ def _follow(path: Path, weights_file: str | None) -> None:
             artifacts.write_sidecar(path, **{**facts, "weights_file": weights_file})
 
 
-def _write(module: torch.nn.Module, path: Path, opset: int, input_type: str) -> None:
+def _write(module: torch.nn.Module, path: Path, opset: int) -> None:
     """Traces the network into an ONNX file.
 
     With torch's older exporter: its successor (`dynamo=True`) writes opset 18 whatever it is asked for.
@@ -347,19 +327,15 @@ def _write(module: torch.nn.Module, path: Path, opset: int, input_type: str) -> 
     if opset != OPSETS[0]:
         module = network.without_deconvolutions(module)
     side = 4 * network.STRIDE  # the trace does not depend on it
-    if input_type == "uint8":
-        module, example = network.with_uint8_input(module), torch.zeros(1, side, side, 3, dtype=torch.uint8)
-    else:
-        example = torch.zeros(1, 3, side, side)
     with _silence(), torch.inference_mode():
         torch.onnx.export(
             module,
-            (example,),
+            (torch.zeros(1, 3, side, side),),
             str(path),
             opset_version=opset,
             input_names=[INPUT],
             output_names=[OUTPUT],
-            dynamic_axes={INPUT: _free(_INPUT_DIMS[input_type]), OUTPUT: _free(_OUTPUT_DIMS)},
+            dynamic_axes={INPUT: _free(_INPUT_DIMS), OUTPUT: _free(_OUTPUT_DIMS)},
             dynamo=False,
         )
 
@@ -383,7 +359,7 @@ def _silence() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _check_graph(path: Path, opset: int, name: str, input_type: str = "float32") -> None:
+def _check_graph(path: Path, opset: int, name: str) -> None:
     """Checks what can be checked without running: opset, validity, types, shapes.
 
     Shape inference is run twice. As the file is, to see that batch, height and width stayed free; and for one
@@ -395,13 +371,13 @@ def _check_graph(path: Path, opset: int, name: str, input_type: str = "float32")
     try:
         document = onnx.load(str(path))
         onnx.checker.check_model(document, full_check=True)
-        _expect(name, "input type", _type(document.graph.input[0]), input_type)  # the sizes below are of its layout
+        _expect(name, "input type", _type(document.graph.input[0]), "float32")
         _expect(name, "output type", _type(document.graph.output[0]), "float32")
         free = infer_shapes(document, check_type=True, strict_mode=True, data_prop=True)
         sized = onnx.ModelProto()
         sized.CopyFrom(document)
         sizes = {"batch": 2, "height": 512, "width": 704}
-        for axis, dim in _free(_INPUT_DIMS[input_type]).items():
+        for axis, dim in _free(_INPUT_DIMS).items():
             sized.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = sizes[dim]
         for dim in sized.graph.output[0].type.tensor_type.shape.dim:
             dim.Clear()
@@ -410,7 +386,7 @@ def _check_graph(path: Path, opset: int, name: str, input_type: str = "float32")
         raise DataError(f"{name} is no valid ONNX graph: {first_line(error)}") from error
     _expect(name, "opset", _opset(document), opset)
     _expect(name, "inputs and outputs", [v.name for v in (*free.graph.input, *free.graph.output)], [INPUT, OUTPUT])
-    _expect(name, "free input", _dims(free.graph.input[0]), _INPUT_DIMS[input_type])
+    _expect(name, "free input", _dims(free.graph.input[0]), _INPUT_DIMS)
     _expect(name, "free output", _dims(free.graph.output[0]), _OUTPUT_DIMS)
     _expect(name, "output for 2x3x512x704", _dims(sized.graph.output[0]), [2, 2 * len(COCO17), 128, 176])
 
@@ -435,10 +411,3 @@ def _type(value: onnx.ValueInfoProto) -> str:
     import onnx
 
     return onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:  # building the network will say what to do
-        return None

@@ -23,14 +23,13 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Iterator, Mapping
 
 import numpy as np
 
 from helpers import artifacts, paths, zoo
 from helpers.errors import DataError, UsageError
 from helpers.keypoints import COCO17
-from helpers.pose import preprocess
 
 if TYPE_CHECKING:
     import mmcv
@@ -127,54 +126,6 @@ def picture_like(batch: int, height: int, width: int, seed: int = 0) -> np.ndarr
         patches = random.standard_normal((batch, 3, -(-height // size), -(-width // size)), dtype=np.float32)
         images += strength * patches.repeat(size, axis=2).repeat(size, axis=3)[:, :, :height, :width]
     return images
-
-
-def picture_bytes_like(batch: int, height: int, width: int, seed: int = 0) -> np.ndarray:
-    """`picture_like` before normalisation: what a network `with_uint8_input` takes.
-
-    Returns:
-        (batch, height, width, 3) uint8 BGR.
-    """
-    std, mean = np.array(preprocess.STD_RGB, np.float32), np.array(preprocess.MEAN_RGB, np.float32)
-    rgb = picture_like(batch, height, width, seed).transpose(0, 2, 3, 1) * std + mean
-    return np.ascontiguousarray((rgb[..., ::-1] * 255).round().clip(0, 255).astype(np.uint8))
-
-
-def with_uint8_input(module: torch.nn.Module) -> torch.nn.Module:
-    """A network that takes pictures as OpenCV reads them and normalises them itself.
-
-    Args:
-        module: from `load`; stays as it is.
-
-    Returns:
-        A module in eval mode, (N, H, W, 3) uint8 BGR -> what `module` gives for `preprocess.to_input` of it.
-    """
-    import torch
-
-    network = copy.deepcopy(module)
-    first = next(layer for layer in network.modules() if isinstance(layer, torch.nn.Conv2d))
-    with torch.no_grad():
-        first.weight.copy_(first.weight.flip(1))  # exact, and faster than swapping the picture's channels
-
-    class Uint8Input(torch.nn.Module):
-        """Bytes -> normalised pixels -> the network.
-
-        Mean and deviation are operations of their own: a bias of the first convolution could not stand for the
-        mean at the border, where that convolution pads the normalised picture with zeros.
-        """
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-            self.register_buffer("mean", _per_channel(preprocess.MEAN_RGB))
-            self.register_buffer("factor", 1 / _per_channel(preprocess.STD_RGB))
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            """(N, H, W, 3) uint8 BGR -> (N, 34, H/4, W/4) float32."""
-            pixels = images.permute(0, 3, 1, 2).float()  # bytes are moved about, not floats: a quarter of the memory
-            return self.network((pixels - self.mean) * self.factor)
-
-    return Uint8Input().eval()
 
 
 def with_separate_halves(module: torch.nn.Module) -> torch.nn.Module:
@@ -316,13 +267,6 @@ def _four_times(last: torch.nn.Conv2d) -> torch.nn.Conv2d:
         grouped.weight.copy_(last.weight.repeat(4, 1, 1, 1))
         grouped.bias.copy_(last.bias.repeat(4))
     return grouped
-
-
-def _per_channel(rgb: Sequence[float]) -> torch.Tensor:
-    """Statistics of pixels from 0 to 1 -> the same of bytes in the order B, G, R, (3, 1, 1) float32."""
-    import torch
-
-    return torch.tensor(rgb[::-1]).view(3, 1, 1) * 255
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from helpers import artifacts
+
 _PACKAGES = (
     "numpy",
     "scipy",
@@ -62,20 +64,8 @@ def cores() -> int:
 
 def versions() -> dict[str, str]:
     """Returns versions of the installed packages that figures depend on; those not installed are absent."""
-    try:
-        from importlib import metadata
-    except ImportError:  # Python 3.7
-        try:
-            import importlib_metadata as metadata
-        except ImportError:
-            return {}
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {package: artifacts.package_version(package) for package in _PACKAGES}
+    return {package: version for package, version in found.items() if version}
 
 
 def _read(path: str) -> str:

@@ -161,7 +161,7 @@ class Record:
     @property
     def simulated(self) -> bool:
         """Whether a simulator made it instead of a card: its accuracy is the simulator's, and it has no times."""
-        return self.backend.endswith("-simulated") or "simulator" in (self.versions or {}).get("magicmind", "")
+        return self.backend == "magicmind" and "simulator" in (self.versions or {}).get("magicmind", "")
 
     @property
     def flip_test(self) -> bool:
@@ -294,7 +294,7 @@ def _engine_fields(facts: Mapping[str, Any], command: str) -> dict[str, Any]:
     fields.update(weights_sha256=facts.get("weights_sha256") or None, calibration=_calibration(facts))
     fields.update(build_s=facts["build_s"], model_bytes=facts["bytes"])
     found = versions()
-    if "magicmind" in facts["backend"]:  # pip does not know it everywhere, nor a simulator of it
+    if facts["backend"] == "magicmind":  # pip does not know it everywhere
         found["magicmind"] = facts["backend_version"]
     return {**fields, "machine": machine(), "versions": found, "command": command or None, "when": now()}
 

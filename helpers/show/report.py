@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, Sequence, Union
 
 from helpers import artifacts, paths, zoo
-from helpers.backends.simulator.trace import LABEL as SIMULATED
 from helpers.errors import DataError
 from helpers.measure import records
 from helpers.measure.records import Record
@@ -41,6 +40,7 @@ _WIDE = 1200  # pixels of the PNG from which on a figure gets the whole width of
 _MARKUP = 1500  # bytes around a figure, generously
 _NEEDED = {"jinja2": "jinja2", "PIL": "pillow"}  # module -> package
 _REFERENCE = "force_float32"  # what other precisions are compared with
+SIMULATED = "simulated MLU: calls and accuracy path, not speed"
 _SETTING = ("model", "weights", "backend", "input_type")  # what has to be equal for that, and:
 _ALIKE_SCORED = (*_SETTING, "dataset", "images")
 _ALIKE_TIMED = (*_SETTING, "batch_size", "input_shape", "machine", "command")  # the same hour is as busy for both

@@ -71,7 +71,7 @@ def page_file(tmp_path_factory):
     rows = [
         Record(model, "demo", backend, precision, latency_ms=latency, **shape, **spent, **scored, **made)
         for model in zoo.NETWORKS
-        for backend, latency in (("onnxruntime", Latency(90.0, 95.0, 96.0, 99.0, 91.0)), ("magicmind-simulated", None))
+        for backend, latency in (("onnxruntime", Latency(90.0, 95.0, 96.0, 99.0, 91.0)), ("magicmind", None))
         for precision in zoo.PRECISIONS
     ]
     charts = [figures.save(figures.bars({"a": {"b": 1}}, ATTACK), folder / f"0{k}_x.png") for k in (3, 4)]

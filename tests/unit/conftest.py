@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 
 import cv2
 import numpy as np
@@ -11,9 +13,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from helpers import artifacts, backends, images, paths
+from helpers.backends import magicmind
 from helpers.dataset import CocoDataset
 from helpers.export import export
 from helpers.pose import preprocess
+from tests.simulator import FOLDER, MODULES
 
 # A standing person, arms down, in a box of 1 x 1, joints in COCO's order.
 STANDING = np.array(
@@ -103,7 +107,6 @@ def tiny(tmp_path_factory):
         "weights_sha256": "",
         "weights_file": None,
         "opset": 11,
-        "input_type": "float32",
     }
     artifacts.write_sidecar(path, **facts)
     return path
@@ -137,15 +140,20 @@ def pictures():
     return Pictures
 
 
-@pytest.fixture(scope="session")
-def exported_uint8(tmp_path_factory) -> dict:
-    """The same as `exported`, but taking bytes."""
-    folder = tmp_path_factory.mktemp("exported_uint8")
-    small = {"shapes": [(128, 192)], "batches": [2], "input_type": "uint8"}
-    return {
-        opset: export.export("MobileNetv2", "random", opset, folder / f"{opset}.onnx", **small)
-        for opset in export.OPSETS
-    }
+@pytest.fixture
+def simulator(monkeypatch):
+    """The simulator in the place of MagicMind, as `pipeline.simulate` puts it there, for one test."""
+    monkeypatch.setattr(sys, "path", [FOLDER, *sys.path])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([FOLDER, str(paths.root())]))
+    for name, module in MODULES.items():
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+@pytest.fixture
+def card(simulator, monkeypatch):
+    """The same, but it passes for a card."""
+    monkeypatch.setattr(magicmind.MagicMindBackend, "version", lambda self: "1.7.0")
+    return backends.get("magicmind")
 
 
 @pytest.fixture
@@ -182,21 +190,6 @@ def home(tmp_path_factory, demo_built):
 
 
 @pytest.fixture(scope="session")
-def demo_built_uint8(demo_built):
-    """The same as `demo_built`, in the same folder, but taking bytes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MODEL_PATH", str(demo_built.parents[2]))
-        exported = export.export("MobileNetv2", "demo", shapes=[(128, 192)], batches=[1], input_type="uint8")
-        return backends.get("onnxruntime").build(exported, backends.BuildSpec())
-
-
-@pytest.fixture(scope="session")
 def demo_engine(demo_built):
     """The engine of `demo_built`."""
     return backends.get("onnxruntime").load(demo_built)
-
-
-@pytest.fixture(scope="session")
-def demo_engine_uint8(demo_built_uint8):
-    """The engine of `demo_built_uint8`."""
-    return backends.get("onnxruntime").load(demo_built_uint8)

@@ -49,12 +49,6 @@ def test_network_only_counts_a_batch_as_its_pictures(demo_engine):
     assert timing.latency.p50 <= timing.latency.p90 <= timing.latency.p99
 
 
-def test_network_only_feeds_bytes_to_an_engine_for_bytes(demo_engine_uint8):
-    timing = benchmark.network_only(demo_engine_uint8, batch_size=2, height=128, width=192, min_runs=3, min_seconds=0)
-    assert timing.input_shape == (2, 128, 192, 3)
-    assert timing.images_per_s > 0
-
-
 def test_end_to_end_adds_up_the_stages_and_looks_at_the_clock(dataset, demo_engine):
     pictures = [dataset.path(k) for k in dataset.sample(3)]
     start = time.perf_counter()

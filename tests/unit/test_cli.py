@@ -347,28 +347,6 @@ def test_export_build_and_report(capsys):
     assert "demo weights" in out
 
 
-def test_the_input_type_goes_all_the_way(capsys, tmp_path):
-    as_bytes = ["--input-type", "uint8"]
-    assert main(["export", "--opset", "17", *as_bytes]) == 0
-    assert "opset17_uint8.onnx" in capsys.readouterr().out
-    assert main(["build", "--json", *as_bytes]) == 0
-    built = json.loads(capsys.readouterr().out)
-    assert (built["input_type"], built["file"][-11:]) == ("uint8", "_true_uint8")
-    for kind in ("float32", "uint8"):
-        assert main(["infer", PICTURE, "--input-type", kind, "--out", str(tmp_path / kind)]) == 0
-        assert "people" in capsys.readouterr().out
-    floats, bytes_ = (
-        json.loads((tmp_path / kind / "poses.json").read_text())[0]["people"] for kind in ("float32", "uint8")
-    )
-    assert len(floats) == len(bytes_) > 0
-    for a, b in zip(floats, bytes_):
-        np.testing.assert_allclose(a["keypoints"], b["keypoints"], atol=1e-2)
-    assert main(["eval", "--image-num", "3", "--json", *as_bytes]) == 0
-    assert json.loads(capsys.readouterr().out)["input_type"] == "uint8"
-    assert main(["perf", "--runs", "2", "--seconds", "0", "--image-num", "1", "--json", *as_bytes]) == 0
-    assert json.loads(capsys.readouterr().out)["input_shape"] == [1, 512, 512, 3]
-
-
 def test_eval_calibrates_by_itself(capsys):
     few = ["--precision", "qint8_mixed_float16", "--image-num", "2", "--calibration-num", "2"]
     assert main(["eval", "--json", *few]) == 0

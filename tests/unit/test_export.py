@@ -86,33 +86,9 @@ def test_heatmaps_and_tags_have_a_convolution_each(exported, opset):
 
 
 @pytest.mark.parametrize("opset", export.OPSETS)
-def test_uint8_graph_is_as_promised(exported_uint8, opset):
-    graph = onnx.load(str(exported_uint8[opset])).graph
-    ends = {
-        v.name: (v.type.tensor_type.elem_type, [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim])
-        for v in (*graph.input, *graph.output)
-    }
-    assert ends == {
-        "input": (onnx.TensorProto.UINT8, ["batch", "height", "width", 3]),
-        "output": (onnx.TensorProto.FLOAT, ["batch", 34, "output_height", "output_width"]),
-    }
-    facts = artifacts.read_sidecar(exported_uint8[opset])
-    assert (facts["opset"], facts["input_type"]) == (opset, "uint8")
-    [row] = export.read_checks(exported_uint8[opset])
-    assert (row.opset, row.batch, row.height, row.width, row.passed) == (opset, 2, 128, 192, True)
-
-
-def test_check_passes_with_bytes_of_any_shape(exported_uint8, mobilenet):
-    rows = export.verify(exported_uint8[17], mobilenet, [(256, 352), (512, 256)], [1, 3])
-    assert len(rows) == 4
-    assert max(row.relative for row in rows) < 1e-4
-
-
-@pytest.mark.parametrize("opset", export.OPSETS)
 def test_sidecar_tells_what_the_file_is(exported, opset):
     facts = artifacts.read_sidecar(exported[opset])
     assert (facts["model"], facts["weights"], facts["opset"]) == ("MobileNetv2", "random", opset)
-    assert facts["input_type"] == "float32"
     assert facts["weights_sha256"] == network.weights_sha256("MobileNetv2", "random")
     assert facts["sha256"] == artifacts.sha256(exported[opset])
     assert facts["versions"]["mmpose"] == "0.29.0"
@@ -153,26 +129,6 @@ def test_export_is_repeated_only_when_needed(done):
     facts["versions"]["torch"] = "1.0"
     artifacts.sidecar(done).write_text(json.dumps(facts))
     assert run() > repaired
-
-
-def test_a_file_for_floats_is_not_taken_for_one_for_bytes(done):
-    def run(input_type):
-        export.export("MobileNetv2", "random", 17, done, **SMALL, input_type=input_type)
-        return done.stat().st_mtime_ns
-
-    floats = run("float32")
-    as_bytes = run("uint8")
-    assert as_bytes > floats
-    assert run("uint8") == as_bytes
-    facts = json.loads(artifacts.sidecar(done).read_text())
-    del facts["input_type"]  # as sidecars were before there was a choice
-    artifacts.sidecar(done).write_text(json.dumps(facts))
-    assert run("float32") > as_bytes
-
-
-def test_both_input_types_live_side_by_side(models):
-    made = [export.export("MobileNetv2", "random", 11, **SMALL, input_type=kind) for kind in ("float32", "uint8")]
-    assert [path.name for path in made] == [f"MobileNetv2_random_opset11{end}.onnx" for end in ("", "_uint8")]
 
 
 @pytest.mark.parametrize("checks", [None, [{"opset": 17}], "older format"])
@@ -235,14 +191,6 @@ def test_verify_finds_another_network(exported):
         export.verify(exported[17], changed, [(64, 96)], [1])
 
 
-def test_verify_finds_another_network_from_bytes(exported_uint8):
-    changed = network.load("MobileNetv2", "random")
-    with torch.no_grad():
-        changed.backbone.conv1.conv.weight.copy_(changed.backbone.conv1.conv.weight.flip(1))  # BGR, unswapped
-    with pytest.raises(DataError, match=r"17\.onnx does not compute"):
-        export.verify(exported_uint8[17], changed, [(64, 96)], [1])
-
-
 def test_verify_of_no_network(mobilenet, tmp_path):
     (tmp_path / "a.onnx").write_bytes(b"no network")
     with pytest.raises(DataError, match=r"a\.onnx does not run"):
@@ -256,13 +204,6 @@ def test_graph_with_a_fixed_axis_is_refused(exported, tmp_path):
     onnx.save(document, str(tmp_path / "a.onnx"))
     with pytest.raises(DataError, match=r"wrong free input: \['batch', 3, 512, 'width'\]"):
         export._check_graph(tmp_path / "a.onnx", 17, "a.onnx")
-
-
-def test_graph_of_another_input_type_is_refused(exported, exported_uint8):
-    with pytest.raises(DataError, match="wrong input type: float32, not uint8"):
-        export._check_graph(exported[17], 17, "a.onnx", "uint8")
-    with pytest.raises(DataError, match="wrong input type: uint8, not float32"):
-        export._check_graph(exported_uint8[17], 17, "a.onnx", "float32")
 
 
 def test_graph_of_another_opset_is_refused(exported):
@@ -310,8 +251,6 @@ def test_wrong_arguments(tmp_path):
         export.export("MobileNetv2", "random", 13)
     with pytest.raises(UsageError, match="mobilenet"):
         export.export("mobilenet", "random")
-    with pytest.raises(UsageError, match="no input type 'int8'; did you mean uint8"):
-        export.export("MobileNetv2", "random", input_type="int8")
     with pytest.raises(UsageError, match=r"something\.onnx"):
         export.export("MobileNetv2", "random", out=tmp_path / "net.pb")
 

@@ -257,14 +257,10 @@ def demo(monkeypatch, demo_built):
 
 
 @pytest.fixture
-def installed(monkeypatch, demo):
-    """A double in the place of magicmind, and the demo network exported for it."""
+def installed(card, demo):
+    """The simulator as a card, and the demo network exported for it."""
     from helpers.export import export
 
-    folder = "helpers.backends.simulator"
-    for name in ("", ".python", ".python.runtime", ".python.runtime.parser"):
-        __import__(folder + name)
-        monkeypatch.setitem(sys.modules, "magicmind" + name, sys.modules[folder + name])
     export.export("MobileNetv2", "demo", 11)
 
 

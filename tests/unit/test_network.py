@@ -16,7 +16,6 @@ import torch
 from helpers import artifacts, paths, zoo
 from helpers.errors import DataError, UsageError
 from helpers.export import network
-from helpers.pose.preprocess import to_input
 
 
 @pytest.fixture(scope="module")
@@ -100,28 +99,6 @@ def test_picture_like_is_seeded_and_normalised():
     assert abs(images.std() - 1) < 0.1
     assert (images == network.picture_like(8, 256, 320)).all()
     assert (images != network.picture_like(8, 256, 320, seed=1)).any()
-
-
-def test_picture_bytes_are_picture_like_before_normalisation():
-    pictures = network.picture_bytes_like(2, 64, 96)
-    assert (pictures.shape, pictures.dtype) == ((2, 64, 96, 3), np.uint8)
-    wanted = network.picture_like(2, 64, 96)
-    off = np.abs(to_input(pictures) - wanted)
-    assert off[np.abs(wanted) < 1.5].max() < 0.01, "half a step of a byte; farther out it is cut at black or white"
-
-
-@pytest.mark.parametrize("model", zoo.NETWORKS)
-def test_uint8_input_is_normalised_in_the_network(model):
-    """At the border too, where a mean in the first convolution's bias would show."""
-    module = network.load(model, "random")
-    before = {key: value.clone() for key, value in module.state_dict().items()}
-    pictures = network.picture_bytes_like(2, 64, 96)
-    with torch.inference_mode():
-        wanted = module(torch.from_numpy(to_input(pictures)))
-        found = network.with_uint8_input(module)(torch.from_numpy(pictures))
-    for half in (slice(17), slice(17, None)):
-        assert (found - wanted)[:, half].abs().max() < 1e-4 * np.ptp(wanted[:, half].numpy())
-    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
 
 
 def test_npz_keeps_weights_to_float16(mobilenet, tmp_path):

@@ -29,8 +29,6 @@ def test_file_names(models):
     static = paths.engine_file("HRNet", "demo", "magicmind", "force_float16", False, 8)
     assert dynamic == folder / "HRNet_mmpose_model_force_float16_true"
     assert static == folder / "HRNet_mmpose_model_force_float16_false_8"
-    assert paths.onnx_file("HRNet", "demo", 11, "uint8").name == "HRNet_demo_opset11_uint8.onnx"
-    assert paths.onnx_file("HRNet", "demo", 11, "float32") == paths.onnx_file("HRNet", "demo", 11)
     facts = ("HRNet", "demo", "magicmind", "force_float16")
     assert paths.engine_file(*facts, True, 8, "uint8") == dynamic.with_name(f"{dynamic.name}_uint8")
     assert paths.engine_file(*facts, False, 8, "uint8") == static.with_name(f"{static.name}_uint8")

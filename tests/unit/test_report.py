@@ -59,7 +59,7 @@ INT8_SPEED = dataclasses.replace(
     SPEED, **INT8, latency_ms=Latency(50.0, 51.0, 52.0, 53.0, 50.0), model_bytes=10_000_000
 )
 INT8_ACCURACY = dataclasses.replace(ACCURACY, **INT8, ap=0.7605)
-SIMULATED = dataclasses.replace(INT8_ACCURACY, backend="magicmind-simulated", ap=0.7631)
+SIMULATED = dataclasses.replace(INT8_ACCURACY, backend="magicmind", versions={"magicmind": "1.7+simulator"}, ap=0.7631)
 OFFICIAL = dataclasses.replace(
     ACCURACY, model="HRNet", weights="official", dataset="coco val2017", images=5000, ap=0.6530, ar=0.7090
 )
@@ -218,7 +218,7 @@ def test_published_figures_stand_beside_ours_with_a_difference_or_a_warning(tmp_
 
 
 def test_a_simulated_card_is_marked_and_has_no_time_beside_real_ones(tmp_path):
-    timed = dataclasses.replace(INT8_SPEED, backend="magicmind-simulated", latency_ms=Latency(1.5, 1.5, 1.5, 1.5, 1.5))
+    timed = dataclasses.replace(SIMULATED, latency_ms=Latency(1.5, 1.5, 1.5, 1.5, 1.5))
     page = write(tmp_path, SPEED, SIMULATED, timed)
     assert report.SIMULATED in page.tables["Accuracy"][1]
     for table in ("Speed", "Where the work goes", "Builds", "Published figures beside ours"):

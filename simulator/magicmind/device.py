@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any, Callable
 
-from helpers.backends.simulator.trace import Held, Misuse, complain, note
-from helpers.backends.simulator.values import Status, failure
+from magicmind.values import Held, Misuse, Status, complain, failure, note
 
-if TYPE_CHECKING:
-    from helpers.backends.simulator.execution import Job
-
-# The pretended machine: one card with as many clusters as an MLU370-X4 has.
+# One card, with as many clusters as an MLU370-X4 has.
 COUNT = 1
 ARCH = "mtp_372"
 CLUSTERS = 8
@@ -30,7 +26,7 @@ class System:
         self._entered = False
 
     def __enter__(self) -> System:
-        """The runtime itself."""
+        """Returns the runtime itself."""
         self._entered = True
         return self
 
@@ -40,7 +36,7 @@ class System:
         self._entered = False
 
     def device_count(self) -> int:
-        """Number of cards."""
+        """Returns the number of cards."""
         if not self._entered:
             raise Misuse("device_count() before `with System()`")
         note("System.device_count")
@@ -80,7 +76,7 @@ class Device(Held):
         return Status.OK()
 
     def create_queue(self) -> Queue | None:
-        """A queue of this card; None if the card is not active."""
+        """Returns a queue of this card; None if the card is not active."""
         note("Device.create_queue")
         if not self._active:
             complain("create_queue: the device is not active")
@@ -95,25 +91,25 @@ class Queue(Held):
 
     def __init__(self, device: Device) -> None:
         super().__init__(device)
-        self._jobs: list[Job] = []
+        self._jobs: list[Callable[[], str]] = []  # each returns why it failed, or ""
 
     def sync(self) -> Status:
         """Does the work."""
         note("Queue.sync")
         jobs, self._jobs = self._jobs, []
         for job in jobs:
-            fault = job.run()
+            fault = job()
             if fault:
                 return failure(fault)
         return Status.OK()
 
 
 def current() -> Device | None:
-    """The card that this thread has chosen last, of those that are still there."""
+    """Returns the card that this thread chose last, of those that are still there."""
     chosen = _chosen()
     return chosen[-1]() if chosen else None
 
 
 def _chosen() -> list[weakref.ref]:
-    """This thread's choices, the last one last, without those of devices that are gone."""
+    """Returns this thread's choices, the last one last, without devices that are gone."""
     return [reference for reference in getattr(_THREAD, "chosen", []) if reference() is not None]

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from helpers.backends.simulator.trace import Misuse, note
-from helpers.backends.simulator.values import DataType, Dims, ModelKind, Status, failure
-from helpers.errors import first_line
-
-if TYPE_CHECKING:
-    from helpers.backends.simulator.calibrator import Learnt
+from magicmind.values import Dims, Misuse, ModelKind, Status, failure, note
 
 
 class ITensor:
-    """An input of a network.
-
-    Args:
-        dims: its sizes as parsed.
-    """
+    """An input of a network, with its sizes as parsed."""
 
     __slots__ = ("_dims", "_parsed")
 
@@ -35,10 +26,6 @@ class ITensor:
         self._dims = sizes
         return Status.OK()
 
-    def get_dimension(self) -> Dims:
-        """Its sizes now."""
-        return Dims(self._dims)
-
 
 class Network:
     """A graph, empty until a parser fills it."""
@@ -49,25 +36,21 @@ class Network:
         note("Network")
         self._path: Path | None = None
         self._inputs: list[ITensor] = []
-        self._learnt: Learnt | None = None
+        self._learnt: Any = None  # from calibration
 
     def get_input_count(self) -> int:
-        """Number of inputs."""
+        """Returns the number of inputs."""
         return len(self._inputs)
 
     def get_input(self, index: int) -> ITensor:
-        """One input."""
+        """Returns one input."""
         if not 0 <= index < len(self._inputs):
             raise Misuse(f"there is no input {index}; the network has {len(self._inputs)}")
         return self._inputs[index]
 
 
 class Parser:
-    """Reads a file into a network.
-
-    Args:
-        kind: of the file.
-    """
+    """Reads a file into a network."""
 
     __slots__ = ()
 
@@ -77,26 +60,30 @@ class Parser:
         note("Parser", kind=kind.name)
 
     def parse(self, network: Network, path: str) -> Status:
-        """Fills an empty network.
-
-        Args:
-            network: the network.
-            path: an ONNX file.
-        """
-        import onnxruntime
-
+        """Fills an empty network from an ONNX file."""
         note("Parser.parse", file=Path(path).name)
         if network._path is not None:
             return failure("the network was filled before")
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
-            inputs = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]).get_inputs()
+            inputs = open_session(path, optimize=False).get_inputs()
         except Exception as error:  # a dozen kinds, without a common ancestor
-            return failure(first_line(error))
+            return failure(str(error).strip().split("\n")[0])
         if any(each.type != "tensor(float)" for each in inputs):
-            return failure(f"{path} has inputs other than {DataType.FLOAT32.name}, which is not simulated")
+            return failure(f"{path} has inputs other than FLOAT32, which the simulator does not take")
         network._inputs = [ITensor([size if isinstance(size, int) else -1 for size in each.shape]) for each in inputs]
         network._path = Path(path)
         return Status.OK()
+
+
+def open_session(graph: str | bytes, optimize: bool = True) -> Any:
+    """Returns ONNX Runtime's session of a file, or of its content."""
+    import onnxruntime
+
+    from helpers.backends.base import threads
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    options.intra_op_num_threads = threads()
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

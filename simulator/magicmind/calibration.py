@@ -1,30 +1,21 @@
-"""Calibration: pictures come in through the caller's interface, one call at a time, and are kept for the build."""
+"""Calibration: samples come in through the caller's interface, one call at a time, and are kept for the build."""
 
 from __future__ import annotations
 
 import tempfile
-from typing import TYPE_CHECKING, Any, Iterator
+from typing import Any, Iterator, Mapping
 
 import numpy as np
 
-from helpers.backends.simulator.device import current
-from helpers.backends.simulator.trace import Misuse, note
-from helpers.backends.simulator.values import Dims, QuantizationAlgorithm, Status, failure, get_datatype_by_numpy
+from magicmind.config import BuilderConfig, shape_fault
+from magicmind.device import current
+from magicmind.network import Network
+from magicmind.values import Dims, Misuse, QuantizationAlgorithm, Status, failure, get_datatype_by_numpy, note
 
-if TYPE_CHECKING:
-    from helpers.backends.simulator.config import BuilderConfig
-    from helpers.backends.simulator.graph import Network
-
-# How ONNX Runtime's recipes call what comes nearest. What eqnm computes is not public; entropy, too, balances what is
-# cut off against what is rounded.
+# Names of the nearest methods of ONNX Runtime's backend. What eqnm computes is not public; entropy, too, balances what
+# is cut off against what is rounded.
 _METHODS = {QuantizationAlgorithm.LINEAR_ALGORITHM: "minmax", QuantizationAlgorithm.EQNM_ALGORITHM: "entropy"}
 _PROTOCOL = ("next", "get_sample", "get_shape", "get_data_type", "reset")
-
-
-class RemoteConfig:
-    """A card elsewhere; nothing here uses one."""
-
-    __slots__ = ("address",)
 
 
 class CalibDataInterface:
@@ -35,14 +26,14 @@ class CalibDataInterface:
 
 
 class Learnt:
-    """What calibration left in the network: the samples, on disk, in the shape of our own calibration sets.
+    """What calibration left in the network: the samples, on disk, as a calibration set of `helpers`.
 
     Attributes:
-        method: as ONNX Runtime's recipes call it.
+        method: as ONNX Runtime's backend calls it.
         settings: the configuration at that time.
     """
 
-    def __init__(self, method: str, settings: dict[str, Any]) -> None:
+    def __init__(self, method: str, settings: Mapping[str, Any]) -> None:
         """Starts empty."""
         self.method = method
         self.settings = settings
@@ -50,32 +41,32 @@ class Learnt:
         self._starts: list[int] = []
 
     def __del__(self) -> None:
-        """The file goes with it."""
+        """Removes the file."""
         self._file.close()
 
     def add(self, sample: np.ndarray) -> None:
-        """Keeps a (N, 3, h, w) sample, picture by picture."""
-        for picture in sample:
+        """Keeps a (N, 3, h, w) sample, image by image."""
+        for image in sample:
             self._starts.append(self._file.seek(0, 2))
-            np.save(self._file, picture[None])
+            np.save(self._file, image[None])
 
     def describe(self) -> dict[str, Any]:
-        """How many, and which method."""
+        """Returns how many, and which method."""
         return {"count": len(self), "method": self.method}
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Returns the number of images."""
         return len(self._starts)
 
     def batches(self) -> Iterator[np.ndarray]:
-        """The pictures, each (1, 3, h, w) float32."""
+        """Yields the images, each (1, 3, h, w) float32."""
         for start in self._starts:
             self._file.seek(start)
             yield np.load(self._file)
 
 
 class Calibrator:
-    """Learns ranges of activations from pictures.
+    """Learns ranges of activations from images.
 
     Args:
         data: one `CalibDataInterface` per input of the network.
@@ -99,38 +90,40 @@ class Calibrator:
     def set_quantization_algorithm(self, algorithm: QuantizationAlgorithm) -> Status:
         """Chooses how; before `calibrate`."""
         if not isinstance(algorithm, QuantizationAlgorithm):
-            return failure(f"{algorithm!r} is no QuantizationAlgorithm")
+            return failure(f"{algorithm!r} is not a QuantizationAlgorithm")
         note("Calibrator.set_quantization_algorithm", algorithm=algorithm.name)
         self._algorithm = algorithm
         return Status.OK()
 
     def calibrate(self, network: Network, config: BuilderConfig) -> Status:
-        """Asks for pictures until there are no more, and keeps what it learnt in the network."""
-        settings = config._settings
+        """Asks for samples until there are no more, and keeps what it learnt in the network."""
         note("Calibrator.calibrate", inputs=network.get_input_count())
-        precision = settings.get("precision_config", {})
-        if self._algorithm is None:
-            return failure("no quantization algorithm was set")
-        if "precision_mode" not in precision:
-            return failure("the configuration has no precision_mode")
-        if (self._algorithm, precision.get("activation_quant_algo")) == (
-            QuantizationAlgorithm.EQNM_ALGORITHM,
-            "asymmetric",
-        ):
-            return failure("the eqnm algorithm needs symmetric activations")
-        if len(self._data) != network.get_input_count() or len(self._data) != 1:
-            return failure(f"{len(self._data)} sets of data for {network.get_input_count()} inputs")
-        if current() is None:
-            return failure("no device is active")
-        learnt = Learnt(_METHODS[self._algorithm], settings)
-        status = _learn(self._data[0], learnt, network, settings)
+        fault = self._fault(network, config._settings)
+        if fault:
+            return failure(fault)
+        learnt = Learnt(_METHODS[self._algorithm], config._settings)
+        status = _learn(self._data[0], learnt, network, config._settings)
         if status.ok():
             network._learnt = learnt
         return status
 
+    def _fault(self, network: Network, settings: Mapping[str, Any]) -> str:
+        """Says why calibration cannot begin; empty if it can."""
+        precision = settings.get("precision_config", {})
+        eqnm = self._algorithm is QuantizationAlgorithm.EQNM_ALGORITHM
+        if self._algorithm is None:
+            return "no quantization algorithm was set"
+        if "precision_mode" not in precision:
+            return "the configuration has no precision_mode"
+        if eqnm and precision.get("activation_quant_algo") == "asymmetric":
+            return "the eqnm algorithm needs symmetric activations"
+        if len(self._data) != 1 or network.get_input_count() != 1:
+            return f"{len(self._data)} sets of data for {network.get_input_count()} inputs"
+        return "no device is active" if current() is None else ""
 
-def _learn(data: Any, learnt: Learnt, network: Network, settings: dict[str, Any]) -> Status:
-    """One pass over the caller's data: next, then the getters, until `next` is out of range."""
+
+def _learn(data: Any, learnt: Learnt, network: Network, settings: Mapping[str, Any]) -> Status:
+    """Goes once over the caller's data: next, then the getters, until `next` is out of range."""
     while True:
         status = data.next()
         if not isinstance(status, Status):
@@ -138,9 +131,8 @@ def _learn(data: Any, learnt: Learnt, network: Network, settings: dict[str, Any]
         if not status.ok():
             break
         shape, data_type, sample = data.get_shape(), data.get_data_type(), data.get_sample()
-        fault = _sample_fault(shape, data_type, sample) or shape_fault(
-            sample.shape, network.get_input(0).get_dimension().GetDims(), settings
-        )
+        fault = _sample_fault(shape, data_type, sample)
+        fault = fault or shape_fault(sample.shape, network.get_input(0)._dims, settings)
         if fault:
             return failure(f"calibration sample {len(learnt)}: {fault}")
         learnt.add(sample)
@@ -158,21 +150,3 @@ def _sample_fault(shape: Any, data_type: Any, sample: Any) -> str:
     if data_type is not get_datatype_by_numpy(sample.dtype) or sample.dtype != np.float32:
         return f"get_data_type() says {data_type}, the array has {sample.dtype}, the input FLOAT32"
     return ""
-
-
-def shape_fault(shape: Any, dims: list[int], settings: dict[str, Any]) -> str:
-    """Says why an input of that shape (N, 3, H, W) is not taken; empty if it is.
-
-    Args:
-        shape: of the input.
-        dims: of the network's input.
-        settings: the merged configuration.
-    """
-    if not settings.get("graph_shape_mutable"):
-        return "" if list(shape) == dims else f"a shape of {list(shape)}, but {dims} is fixed"
-    bounds = settings.get("dim_range", {}).get("0")
-    if bounds is None:
-        return "" if len(shape) == len(dims) else f"a shape of {list(shape)} for {dims}"
-    low, high = bounds["min"], bounds["max"]
-    inside = len(shape) == len(low) and all(a <= size <= b for a, size, b in zip(low, shape, high))
-    return "" if inside else f"a shape of {list(shape)}, outside dim_range {low} to {high}"

@@ -4,59 +4,72 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, Sequence
 
-from helpers import zoo
-from helpers.backends.simulator.trace import Misuse, note
-from helpers.backends.simulator.values import Status, failure
+from magicmind.values import Status, failure, note
+
+PRECISIONS = (
+    "force_float32",
+    "force_float16",
+    "qint8_mixed_float16",
+    "qint8_mixed_float32",
+    "qint16_mixed_float16",
+    "qint16_mixed_float32",
+)
 
 
 class BuilderConfig:
     """What is to be built, and for what."""
 
-    __slots__ = ("_mlu_archs", "_settings")
+    __slots__ = ("_settings",)
 
     def __init__(self) -> None:
         note("BuilderConfig")
-        self._mlu_archs: list[str] = []
         self._settings: dict[str, Any] = {}
-
-    @property
-    def mlu_archs(self) -> list[str]:
-        """Names of the architectures to compile for."""
-        return list(self._mlu_archs)
-
-    @mlu_archs.setter
-    def mlu_archs(self, names: list[str]) -> None:
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise Misuse(f"mlu_archs are a list of names, not {names!r}")
-        note("BuilderConfig.mlu_archs", names=list(names))
-        self._mlu_archs = list(names)
 
     def parse_from_string(self, text: str) -> Status:
         """Adds settings to those of earlier calls; in nested objects key by key."""
         try:
             piece = json.loads(text)
         except ValueError as error:
-            return failure(f"the configuration is no JSON: {error}")
+            return failure(f"the configuration is not JSON: {error}")
         note("BuilderConfig.parse_from_string", settings=piece)
+        merged = {}
         fault = _fault(piece, _KEYS, "")
-        if fault:
-            return failure(fault)
-        merged = _merge(self._settings, piece)
-        fault = _range_fault(merged.get("dim_range", {}))
+        if not fault:
+            merged = merge(self._settings, piece)
+            fault = _range_fault(merged.get("dim_range", {}))
         if fault:
             return failure(fault)
         self._settings = merged
         return Status.OK()
 
 
-def _merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings after another piece."""
     merged = dict(old)
     for key, value in new.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
+        merged[key] = merge(merged[key], value) if both else value
     return merged
+
+
+def shape_fault(shape: Sequence[int], dims: list[int], settings: Mapping[str, Any]) -> str:
+    """Says why an input is not taken; empty if it is.
+
+    Args:
+        shape: (N, 3, H, W) of the input.
+        dims: of the network's input.
+        settings: the merged configuration.
+    """
+    if not settings.get("graph_shape_mutable"):
+        return "" if list(shape) == dims else f"a shape of {list(shape)}, but {dims} is fixed"
+    bounds = settings.get("dim_range", {}).get("0")
+    if bounds is None:
+        return "" if len(shape) == len(dims) else f"a shape of {list(shape)} for {dims}"
+    low, high = bounds["min"], bounds["max"]
+    inside = len(shape) == len(low) and all(a <= size <= b for a, size, b in zip(low, shape, high))
+    return "" if inside else f"a shape of {list(shape)}, outside dim_range {low} to {high}"
 
 
 def _fault(piece: Any, keys: Mapping[str, Any], where: str) -> str:
@@ -76,9 +89,9 @@ def _fault(piece: Any, keys: Mapping[str, Any], where: str) -> str:
 
 def _range_fault(ranges: Mapping[str, Any]) -> str:
     for index, bounds in ranges.items():
-        least, most = bounds.get("min", []), bounds.get("max", [])
-        if len(least) != len(most) or not least or any(a > b for a, b in zip(least, most)):
-            return f"dim_range of input {index} is no range: {least} to {most}"
+        least, most = bounds["min"], bounds["max"]
+        if len(least) != len(most) or any(a > b for a, b in zip(least, most)):
+            return f"dim_range of input {index} is not a range: {least} to {most}"
     return ""
 
 
@@ -91,7 +104,7 @@ def _boolean(value: Any) -> bool:
 
 
 def _archs(value: Any) -> bool:
-    """`["mtp_372"]`, `[{"mtp_372": [6, 8]}]`, or both kinds in one list."""
+    """Accepts `["mtp_372"]`, `[{"mtp_372": [6, 8]}]`, or both kinds in one list."""
     if not isinstance(value, list) or not value:
         return False
     single = [{entry: [1]} if isinstance(entry, str) else entry for entry in value]
@@ -107,8 +120,12 @@ def _counts(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(type(number) is int and number >= 1 for number in value)
 
 
+def _three_numbers(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(type(number) in (int, float) for number in value)
+
+
 def _by_input(*inner: str, of: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """An object by number of the input, with these keys, all there."""
+    """Accepts objects by number of the input, each with all of these keys."""
 
     def check(value: Any) -> bool:
         return isinstance(value, dict) and all(
@@ -119,17 +136,13 @@ def _by_input(*inner: str, of: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return check
 
 
-def _three_numbers(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(type(number) in (int, float) for number in value)
-
-
-# What the double knows how to do, of what public code is known to use; see docs/mlu.md.
+# What the simulator can do, of what public code is known to use; see docs/mlu.md.
 _KEYS: dict[str, Any] = {
     "archs": _archs,
     "graph_shape_mutable": _boolean,
     "dim_range": _by_input("min", "max", of=_counts),
     "precision_config": {
-        "precision_mode": _one_of(*zoo.PRECISIONS),
+        "precision_mode": _one_of(*PRECISIONS),
         "weight_quant_granularity": _one_of("per_tensor", "per_axis"),
         "activation_quant_algo": _one_of("symmetric", "asymmetric"),
     },

@@ -1,0 +1,5 @@
+"""As in MagicMind."""
+
+from magicmind.network import Parser
+
+__all__ = ["Parser"]
