@@ -124,7 +124,6 @@ CALIBRATED = dataclasses.replace(ACCURACY, precision="qint8_mixed_float16", cali
         {"dataset": "COCO val2017 without flip test"},
         {"images": 4999},
         {"image_ids_sha256": "0" * 64},
-        {"versions": {"magicmind": "1.7.0, simulator"}},
     ],
 )
 def test_measurements_of_different_things_stand_side_by_side(other):
