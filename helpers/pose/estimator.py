@@ -66,6 +66,7 @@ class _Item:
     result: PoseResult
     resized: np.ndarray | None = None  # (h, w, 3) uint8, until it is in a batch or has failed
     transform: ResizeTransform | None = None
+    decoding: Future | None = None  # done when the poses are in the result
     fault: Exception | None = None  # not of the image's data: to be raised when it is the image's turn
 
     def fail(self, error: Exception) -> None:
@@ -189,9 +190,9 @@ class PoseEstimator:
                     windows.append(threads.assemble.submit(self._assemble, threads, loading, batch_size))
                 if not windows:
                     return
-                for item, decoded in windows.popleft().result():
-                    if decoded is not None:
-                        decoded.result()
+                for item in windows.popleft().result():
+                    if item.decoding is not None:
+                        item.decoding.result()
                     if item.fault is not None:
                         raise item.fault
                     yield item.result
@@ -246,14 +247,13 @@ class PoseEstimator:
             item.fail(error)
         return item
 
-    def _assemble(self, threads: _Threads, loading: list[Future], batch_size: int) -> list[tuple[_Item, Future | None]]:
-        """Makes batches of a window of images and sends them on: each item with the future of its decoding."""
+    def _assemble(self, threads: _Threads, loading: list[Future], batch_size: int) -> list[_Item]:
+        """Makes batches of a window of images and sends them on."""
         items = [future.result() for future in loading]
         by_shape: dict[tuple[int, ...], list[_Item]] = {}
         for item in items:
             if item.resized is not None:
                 by_shape.setdefault(item.resized.shape, []).append(item)
-        decoding: dict[int, Future] = {}
         for alike in by_shape.values():
             for k in range(0, len(alike), batch_size):
                 if len(threads.unfinished) == _BATCHES_AHEAD:
@@ -264,8 +264,9 @@ class PoseEstimator:
                 running = threads.run.submit(self._run_batch, threads, chosen, self._fill_batch(chosen))
                 decoded = threads.decode.submit(self._decode_batch, threads, chosen, running)
                 threads.unfinished.append(decoded)
-                decoding.update((id(item), decoded) for item in chosen)
-        return [(item, decoding.get(id(item))) for item in items]
+                for item in chosen:
+                    item.decoding = decoded
+        return items
 
     def _fill_batch(self, items: list[_Item]) -> np.ndarray:
         """Makes the network's input of images of one shape, which are let go of."""
