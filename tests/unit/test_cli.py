@@ -17,7 +17,8 @@ from helpers.dataset import CocoDataset
 from helpers.measure import records
 from helpers.measure.evaluate import STAT_NAMES
 
-PICTURE = str(paths.demo_data() / "val2017" / "000000020014.jpg")
+SCORED = str(paths.demo_data() / "val2017")
+IMAGE = str(paths.demo_data() / "val2017" / "000000020014.jpg")
 
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -45,11 +46,12 @@ def fails(capsys, status: int, *argv: str) -> str:
         (["eval", "--precision", "float32"], "force_float32"),
         (["eval", "--backend", "tensorrt"], "onnxruntime"),
         (["eval", "--precision", "qint8_mixed_float16", "--backend", "pytorch"], "does not build qint8_mixed_float16"),
-        (["eval", "--precision", "qint8_mixed_float16", "--calibration-split", "val2017"], "also scored"),
+        (["eval", "--precision", "qint8_mixed_float16", "--calibration-data", SCORED], "also scored"),
         (["eval", "--precision", "qint8_mixed_float16", "--calibration-num", "81"], "from 1 to 80"),
         (["build", "--precision", "qint8_mixed_float16", "--calibration-method", "min"], "did you mean minmax"),
         (["build", "--precision", "qint8_mixed_float16", "--calibration-method", "eqnm"], "on a card only"),
         (["eval", "--calibration-method", "nonsense"], "there is no method 'nonsense'"),
+        (["perf", "--simulate"], "unrecognized arguments: --simulate"),
         (["build", "--precision", "qint8_mixed_float16", "--max-drop", "-1"], "must be from 0 to 1"),
         (["build", "--max-drop", "0.01"], "--max-drop is for the qint precisions"),
         (["bench", "--calibration-method", "entropy"], "force_float32 is not calibrated"),
@@ -60,20 +62,21 @@ def fails(capsys, status: int, *argv: str) -> str:
         (["eval", "--weights", "demoo"], "demoo"),
         (["eval", "--image-num", "-1"], "--image-num"),
         (["perf", "--image-num", "0"], "--image-num"),
-        (["eval", "--resume", "--fresh"], "not allowed with"),
+        (["eval", "--image-num", "abc"], "must be a whole number from 0, not abc"),
+        (["perf", "--seed", "-1"], "must be a whole number from 0, not -1"),
+        (["build", "--precision", "qint8_mixed_float16", "--max-drop", "much"], "must be from 0 to 1, not much"),
         (["eval", "--image-num", "100000"], "256"),
         (["eval", "--batch-size", "-3"], "--batch-size"),
         (["build", "--dynamic-shape", "maybe"], "true or false"),
         (["eval", "--device-id", "1"], "device 1"),
-        (["infer", PICTURE, "--input-type", "int8"], "--input-type"),
         (["export", "--opset", "12"], "--opset"),
         (["infer"], "images"),
         (["eval", "--dynamic-shape", "false"], "unrecognized arguments: --dynamic-shape"),
         (["build", "--device-id", "3"], "there is no device 3"),
         (["build", "--device-id", "3", "--backend", "openvino"], "there is no device 3"),
         (["eval", "--out", "."], "folder"),
-        (["infer", PICTURE, "--out", PICTURE], "is a file"),
-        (["infer", PICTURE.replace(".jpg", ".png"), "--out", str(paths.demo_data() / "val2017")], "overwrite"),
+        (["infer", IMAGE, "--out", IMAGE], "is a file"),
+        (["infer", IMAGE.replace(".jpg", ".png"), "--out", str(paths.demo_data() / "val2017")], "overwrite"),
         (["bench", "--model", "HRNett"], "did you mean HRNet"),
         (["bench", "--batch-size", "1,0"], "--batch-size"),
         (["bench", "--backend", "pytorch", "--precision", "qint8_mixed_float16"], "does not build qint8_mixed_float16"),
@@ -112,16 +115,35 @@ def test_weights_of_another_network_are_refused(capsys, tmp_path):
     assert "another network" in message
 
 
-def test_infer_writes_poses_and_pictures(capsys, tmp_path):
+def test_infer_writes_poses_and_images(capsys, tmp_path):
     out = tmp_path / "out"
-    assert main(["infer", PICTURE, "--out", str(out)]) == 0
+    assert main(["infer", IMAGE, "--out", str(out)]) == 0
     assert "people" in capsys.readouterr().out
     [entry] = json.loads((out / "poses.json").read_text())
-    assert entry["image"] == PICTURE
+    assert entry["image"] == IMAGE
     assert len(entry["people"][0]["keypoints"]) == 17
-    painted, plain = cv2.imread(str(out / "000000020014.png")), cv2.imread(PICTURE)
-    assert painted.shape == plain.shape
-    assert 0.001 < (painted != plain).mean() < 0.3
+    drawn, plain = cv2.imread(str(out / "000000020014.png")), cv2.imread(IMAGE)
+    assert drawn.shape == plain.shape
+    assert 0.001 < (drawn != plain).mean() < 0.3
+
+
+def test_infer_writes_lines_alone(capsys, tmp_path):
+    target = tmp_path / "new" / "poses.jsonl"
+    assert main(["infer", IMAGE, IMAGE, "--no-flip", "--out", str(target)]) == 0
+    first, second = (json.loads(line) for line in target.read_text().splitlines())
+    assert first["image"] == second["image"] == IMAGE
+    assert first["people"] == second["people"] != []
+    assert [path.name for path in target.parent.iterdir()] == ["poses.jsonl"]
+
+
+def test_infer_keeps_what_it_has_when_stopped(capsys, monkeypatch, tmp_path):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("helpers.infer.video.annotate", stopped)
+    assert main(["infer", IMAGE, "walk.mp4", "--no-flip", "--out", str(tmp_path)]) == 130
+    assert [entry["image"] for entry in json.loads((tmp_path / "poses.json").read_text())] == [IMAGE]
+    assert not (tmp_path / "poses.jsonl").exists()
 
 
 def test_infer_lists_what_it_could_not_read_and_goes_on(capsys, tmp_path):
@@ -143,32 +165,32 @@ def test_infer_lists_what_it_could_not_read_and_goes_on(capsys, tmp_path):
     ]
 
 
-def write_video(path, pictures):
+def write_video(path, images):
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 12.0, (160, 120))
-    for picture in pictures:
-        writer.write(cv2.resize(picture, (160, 120)))
+    for image in images:
+        writer.write(cv2.resize(image, (160, 120)))
     writer.release()
     return str(path)
 
 
-def test_infer_takes_a_video_and_pictures_in_one_go(capsys, tmp_path):
-    people = cv2.imread(PICTURE)
+def test_infer_takes_a_video_and_images_in_one_go(capsys, tmp_path):
+    people = cv2.imread(IMAGE)
     source, out = write_video(tmp_path / "walk.mp4", [people, people[:, ::-1], people]), tmp_path / "out"
-    assert main(["infer", source, PICTURE, "--no-flip", "--batch-size", "2", "--out", str(out)]) == 0
+    assert main(["infer", source, IMAGE, "--no-flip", "--batch-size", "2", "--out", str(out)]) == 0
     assert {p.name for p in out.iterdir()} == {"walk.mp4", "000000020014.png", "poses.json"}
-    *frames, picture = json.loads((out / "poses.json").read_text())
+    *frames, image = json.loads((out / "poses.json").read_text())
     assert [(e["video"], e["frame"], e["second"]) for e in frames] == [(source, k, round(k / 12, 3)) for k in range(3)]
-    assert picture["image"] == PICTURE
+    assert image["image"] == IMAGE
     first, second = (np.array(e["people"][0]["keypoints"])[0, 0] for e in frames[:2])
-    assert abs(first - second) > 5, "the second frame is the mirror image"
+    assert abs(first - second) > 5, "the second frame is the flipped image"
     assert "walk.mp4: 3 frames" in capsys.readouterr().out
-    painted = cv2.VideoCapture(str(out / "walk.mp4"))
-    assert painted.get(cv2.CAP_PROP_FPS) == 12
-    assert sum(1 for _ in iter(painted.grab, False)) == 3
+    drawn = cv2.VideoCapture(str(out / "walk.mp4"))
+    assert drawn.get(cv2.CAP_PROP_FPS) == 12
+    assert sum(1 for _ in iter(drawn.grab, False)) == 3
 
 
 def test_a_video_that_cannot_be_read_is_one_error_and_leaves_no_video(capfd, tmp_path):
-    bad, good = tmp_path / "bad.mp4", write_video(tmp_path / "good.mp4", [cv2.imread(PICTURE)])
+    bad, good = tmp_path / "bad.mp4", write_video(tmp_path / "good.mp4", [cv2.imread(IMAGE)])
     bad.write_bytes(b"no video")
     assert main(["infer", str(bad), good, "--no-flip", "--json", "--out", str(tmp_path / "out")]) == 1
     captured = capfd.readouterr()
@@ -179,17 +201,17 @@ def test_a_video_that_cannot_be_read_is_one_error_and_leaves_no_video(capfd, tmp
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"good.mp4", "poses.json"}
 
 
-def test_a_painted_video_does_not_replace_the_one_it_is_made_from(capsys, tmp_path):
+def test_a_drawn_video_does_not_replace_the_one_it_is_made_from(capsys, tmp_path):
     source = write_video(tmp_path / "walk.mp4", [np.zeros((120, 160, 3), np.uint8)])
     before = Path(source).read_bytes()
     assert "overwrite" in fails(capsys, 2, "infer", source, "--out", str(tmp_path))
     assert Path(source).read_bytes() == before
 
 
-def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path):
+def test_images_of_one_name_do_not_overwrite_each_other(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "x.jpg").write_bytes(Path(PICTURE).read_bytes())
+        (tmp_path / folder / "x.jpg").write_bytes(Path(IMAGE).read_bytes())
     assert main(["infer", str(tmp_path / "a"), str(tmp_path / "b"), "--no-flip", "--out", str(tmp_path / "out")]) == 0
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"x.png", "x_2.png", "poses.json"}
 
@@ -229,18 +251,17 @@ def test_eval_prints_the_ten_numbers_and_their_scope(capsys, tmp_path, home):
 
 
 def test_eval_again(capsys, tmp_path):
-    """A run that finished runs again, unless --resume says to use what it found."""
+    """A run that finished runs again, to the same digits; results are also written as mmpose writes them."""
     argv = ["eval", "--image-num", "2", "--seed", "5", "--no-flip"]
-    assert main([*argv, "--out", str(tmp_path / "x.json")]) == 0
-    first = capsys.readouterr()
-    assert first.err == ""
-    assert main([*argv, "--resume", "--out", str(tmp_path / "y.json")]) == 0
-    again = capsys.readouterr()
-    assert again.err == "2 of 2 images from an earlier run that finished\n"
-    assert again.out.splitlines()[:12] == first.out.splitlines()[:12]
+    texts = []
+    for name in ("x.json", "y.json"):
+        assert main([*argv, "--out", str(tmp_path / name)]) == 0
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        texts.append(captured.out.splitlines()[:11])
+    assert texts[0] == texts[1]
     assert (tmp_path / "y.json").read_bytes() == (tmp_path / "x.json").read_bytes()
     assert main([*argv, "--out", str(tmp_path / "z.pkl")]) == 0
-    assert capsys.readouterr().err == ""
     assert (tmp_path / "z.pkl").read_bytes()[:2] == b"\x80\x04"
 
 
@@ -251,40 +272,36 @@ def test_json_is_the_record(capsys):
     assert record["command"] == "python -m helpers eval --image-num 3 --json"
 
 
-def test_perf_puts_network_and_whole_call_side_by_side(capsys):
-    assert main(["perf", "--runs", "3", "--seconds", "0", "--image-num", "2", "--draw"]) == 0
+def test_perf_puts_network_only_and_end_to_end_side_by_side(capsys):
+    assert main(["perf", "--runs", "3", "--image-num", "2"]) == 0
     out = capsys.readouterr().out
-    for word in ("network only", "end to end", "p50", "p99", "images/s", "decode", "draw", "loaded in"):
+    for word in ("network only", "end to end", "p50", "p99", "images/s", "decode"):
         assert word in out
-    alone, whole = (line for line in out.splitlines() if line.startswith(("| network only", "| end to end")))
-    assert "3 runs" in alone
-    assert "2 images" in whole
 
 
-def test_perf_as_json_has_memory_and_load_time(capsys):
-    assert main(["perf", "--runs", "2", "--seconds", "0", "--image-num", "2", "--batch-size", "2", "--json"]) == 0
+def test_perf_as_json(capsys):
+    assert main(["perf", "--runs", "2", "--image-num", "2", "--batch-size", "2", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["batch_size"] == 2
     assert record["load_s"] > 0
     assert record["whole_images_per_s"] > 0
-    if Path("/proc/self/status").is_file():
-        assert record["peak_memory_mb"] > 100
+    assert record["peak_memory_mb"] > 100
 
 
-QUICK_BENCH = ("bench", "--runs", "2", "--seconds", "0", "--image-num", "3")
+QUICK_BENCH = ("bench", "--runs", "2", "--image-num", "3")
 
 
 def test_bench_runs_every_combination_and_saves_each(capsys, home):
     """`all` precisions of PyTorch are one."""
     argv = [*QUICK_BENCH, "--model", "MobileNetv2", "--backend", "pytorch", "--precision", "all"]
-    argv += ["--batch-size", "1,2", "--batch-size", "2"]
+    argv += ["--batch-size", "1,2,2"]
     assert main(argv) == 0
     captured = capsys.readouterr()
     assert captured.err.count(" of 2: MobileNetv2, demo weights, force_float32") == 2
     rows = [line for line in captured.out.splitlines() if line.startswith("| MobileNetv2")]
     assert len(rows) == 2
     for size in (1, 2):
-        [file] = (home / "output" / "records").glob(f"MobileNetv2_demo_*_b{size}_{size}x3x512x512_*_3-images_*.json")
+        [file] = (home / "output" / "records").glob(f"MobileNetv2_demo_*_b{size}_{size}x3x512x512_*_3-images.json")
         record = json.loads(file.read_text())
         assert record["images"] == 3
         assert 0 <= record["ap"] <= 1
@@ -294,8 +311,8 @@ def test_bench_runs_every_combination_and_saves_each(capsys, home):
 def test_bench_of_random_weights_has_no_accuracy(capsys):
     assert main([*QUICK_BENCH, "--model", "MobileNetv2", "--weights", "random", "--batch-size", "1", "--json"]) == 0
     [record] = json.loads(capsys.readouterr().out)
+    assert record["latency_ms"]["p50"] > 0
     assert "ap" not in record
-    assert record["whole_images_per_s"] > 0
 
 
 def test_bench_stops_at_an_argument_that_is_wrong_for_all_rows(capsys):
@@ -358,7 +375,7 @@ def test_eval_calibrates_by_itself(capsys):
     assert (facts["calibration"]["count"], facts["calibration"]["method"]) == (2, "percentile")
 
 
-def test_a_folder_of_pictures_serves_for_calibration(capsys, tmp_path):
+def test_a_folder_of_images_serves_for_calibration(capsys, tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
     words = ["build", "--json", "--precision", "qint8_mixed_float32", "--calibration-data", str(tmp_path)]
     assert "from 1 to 1" in fails(capsys, 2, *words)
@@ -388,13 +405,13 @@ def test_a_container_without_torch_uses_the_exported_file(demo_built, tmp_path):
         "from helpers.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, "infer", PICTURE], cwd=paths.root(), capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, "infer", IMAGE], cwd=paths.root(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "people" in done.stdout
 
 
-def test_black_pictures_hold_nobody(capsys, tmp_path):
+def test_black_images_hold_nobody(capsys, tmp_path):
     cv2.imwrite(str(tmp_path / "black.png"), np.zeros((512, 512, 3), np.uint8))
     assert main(["infer", str(tmp_path / "black.png"), "--json"]) == 0
     [entry] = json.loads(capsys.readouterr().out)

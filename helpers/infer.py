@@ -1,0 +1,186 @@
+"""Images and videos of any number -> poses, as JSON, as drawn images and as drawn videos.
+
+    files = list(infer.sources([Path("photos"), Path("walk.mp4")]))
+    with infer.pose_lines(out) as keep:
+        for failure in infer.run(estimator, files, keep, folder=out): ...
+
+Results are written as they come: what is finished is never lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import tempfile
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Callable, Iterable, Iterator, Sequence
+
+import cv2
+
+from helpers import artifacts, scale_out
+from helpers.errors import DataError, UsageError
+from helpers.images import list_images, read_image
+from helpers.pose import video
+from helpers.show import draw
+
+if TYPE_CHECKING:
+    from helpers.pose.estimator import PoseEstimator, PoseResult
+    from helpers.scale_out import Fleet
+
+    Keep = Callable[[dict[str, Any]], None]  # takes the entry of an image or of a frame
+
+
+def sources(given: Iterable[Path]) -> Iterator[Path]:
+    """Yields the files that folders hold and lists (`x.txt`, one image a line) name, or that are given themselves."""
+    for path in given:
+        if path.is_dir():
+            yield from list_images(path)
+        elif path.suffix == ".txt":
+            yield from scale_out.read_list(path)
+        else:
+            yield path
+
+
+def run(
+    estimator: PoseEstimator | Fleet,
+    files: Iterable[Path],
+    keep: Keep,
+    folder: Path | None = None,
+    batch_size: int = 1,
+    say: Callable[[str], object] = lambda text: None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[str]:
+    """Finds people in images and videos.
+
+    Args:
+        estimator: ready to run. A `Fleet` takes images only.
+        files: images and videos; read as it goes if nothing is drawn.
+        keep: takes an entry as JSON types for each image and for each frame of a video.
+        folder: for what is drawn; None draws nothing.
+        batch_size: most images in one run of the network.
+        say: takes a line about each finished file.
+        progress: takes (frames done, frames of the video).
+
+    Yields:
+        For each file why it failed, in one sentence, or an empty string.
+
+    Raises:
+        UsageError: a drawn image would replace its original.
+    """
+    names: Iterable[str | None] = itertools.repeat(None)
+    if folder is not None:
+        files = list(files)
+        names = _drawn_names(files)
+        _refuse_overwriting(folder, names, files)
+    for moving, group in itertools.groupby(zip(files, names), lambda item: video.is_video(item[0])):
+        if not moving:
+            yield from _run_images(estimator, group, keep, folder, batch_size, say)
+            continue
+        for file, name in group:
+            target = None if name is None else folder / name
+            try:
+                say(str(_run_video(estimator, file, target, keep, batch_size, progress)))
+                yield ""
+            except DataError as error:
+                yield str(error)
+
+
+def _run_images(
+    estimator: PoseEstimator | Fleet,
+    group: Iterator[tuple[Path, str | None]],
+    keep: Keep,
+    folder: Path | None,
+    batch_size: int,
+    say: Callable[[str], object],
+) -> Iterator[str]:
+    """Runs consecutive images; the estimator reads ahead."""
+    behind, ahead = itertools.tee(group)
+    for (_, name), result in zip(behind, estimator.stream((file for file, _ in ahead), batch_size)):
+        if result.poses is None:
+            yield result.error
+            continue
+        keep(_entry({"image": result.name}, result))
+        if name is not None:
+            drawn = draw.draw_poses(read_image(result.name), result.poses)
+            with artifacts.atomic_write(folder / name) as part:
+                cv2.imencode(".png", drawn)[1].tofile(str(part))
+        count = len(draw.confident(result.poses))
+        say(f"{result.name}: {count} {'person' if count == 1 else 'people'}, {sum(result.stage_ms.values()):.0f} ms")
+        yield ""
+
+
+def _run_video(
+    estimator: PoseEstimator,
+    file: Path,
+    target: Path | None,
+    keep: Keep,
+    batch_size: int,
+    progress: Callable[[int, int], None] | None,
+) -> video.Annotated:
+    """Runs a video, an entry for each frame."""
+
+    def each(frame: int, second: float, result: PoseResult) -> None:
+        keep(_entry({"video": str(file), "frame": frame, "second": round(second, 3)}, result))
+
+    return video.annotate(file, target, estimator, draw.draw_poses, batch_size, each, progress)
+
+
+def _entry(where: dict[str, Any], result: PoseResult) -> dict[str, Any]:
+    """Describes the people of an image, or of a frame, which `where` says."""
+    people = [
+        {"score": float(score), "keypoints": points.tolist()}
+        for score, points in zip(result.poses.scores, result.poses.keypoints)
+    ]
+    return {**where, "people": people, "stage_ms": result.stage_ms}
+
+
+@contextlib.contextmanager
+def pose_lines(out: Path | None, target: IO[str] | None = None) -> Iterator[Keep]:
+    """Lends a function that keeps an entry: at once as a line of JSON, at the end as a list.
+
+    Args:
+        out: a `.jsonl` file for the lines alone; or a folder, in which `poses.json` takes the place of the lines at the
+            end, also of those that an interrupted run has written; None keeps nothing.
+        target: where the list is written to as well.
+    """
+    in_folder = out is not None and out.suffix != ".jsonl"
+    with tempfile.TemporaryDirectory() as temporary:
+        lines = out / "poses.jsonl" if in_folder else out or Path(temporary) / "poses.jsonl"
+        lines.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with lines.open("w", encoding="utf-8") as file:
+                yield lambda entry: print(json.dumps(entry), file=file, flush=True)
+        finally:
+            if target is not None:
+                _write_list(lines, target)
+            if in_folder:
+                with artifacts.atomic_write(out / "poses.json") as part, part.open("w", encoding="utf-8") as whole:
+                    _write_list(lines, whole)
+                lines.unlink()
+
+
+def _write_list(lines: Path, target: IO[str]) -> None:
+    """Copies lines of JSON as one list; never more than a line is in memory."""
+    target.write("[")
+    with lines.open(encoding="utf-8") as file:
+        for index, line in enumerate(file):
+            target.write((",\n" if index else "") + line.rstrip("\n"))
+    target.write("]\n")
+
+
+def _drawn_names(files: Sequence[Path]) -> list[str]:
+    """Names each file when drawn, as itself where that is free: `a/x.jpg`, `b/x.jpg` become x.png, x_2.png."""
+    names: dict[str, None] = {}
+    for file in files:
+        suffix = ".mp4" if video.is_video(file) else ".png"
+        stems = itertools.chain([file.stem], (f"{file.stem}_{count}" for count in itertools.count(2)))
+        names[next(stem + suffix for stem in stems if stem + suffix not in names)] = None
+    return list(names)
+
+
+def _refuse_overwriting(folder: Path, names: Iterable[str], files: Iterable[Path]) -> None:
+    """Refuses a folder in which drawn images would replace their originals."""
+    clash = {(folder / name).resolve() for name in names} & {file.resolve() for file in files}
+    if clash:
+        raise UsageError(f"--out {folder} would overwrite {min(clash)}; choose another folder")
