@@ -1,10 +1,26 @@
-"""From an MMPose bottom-up checkpoint to poses on an MLU card or a CPU, one room per step.
+"""From an MMPose bottom-up checkpoint to poses on an MLU card or a CPU. This is the map; nothing is imported.
 
-The rooms, in the order the data walks: `errors`, `zoo`, `paths`, `fetch`, `preprocess`, `network`, `export`,
-`backends`, `decode_numba`, `decode`, `estimator`, `dataset`, `calibration`, `records`, `journal`, `evaluate`,
-`sensitivity`, `mm_run`, `benchmark`, `draw`, `report`, `video`, `explore`, `notebook`, `scale_out`, `cli`.
+A checkpoint goes in at the top; an image and a number come out at the bottom.
 
-A room imports earlier rooms only. `network`, `export` and the `pytorch` backend need torch and mmpose; the rest runs on
-numpy, OpenCV and an engine, plus pycocotools to score, matplotlib for figures, jinja2 and pillow for the report's page,
-ipywidgets for controls, onnx to quantise, and ray for many devices.
+    errors, zoo, keypoints, paths, artifacts     the ground floor: two kinds of errors, networks, keypoints, names, files
+    images, dataset, fetch                       image files, COCO-format folders, downloads
+    export/        network         checkpoint -> torch module
+                   export          -> ONNX, compared with PyTorch
+                   mmpose_chain    MMPose's own chain, the baseline
+    backends/      base            the contract of all engines
+                   onnxruntime, openvino, pytorch, magicmind, mm_run
+                   calibration, quantize, sensitivity
+    pose/          preprocess      image -> network input
+                   decode, decode_numba     network output -> poses: the lesson, and the same steps compiled
+                   estimator, video         images and videos -> poses
+    measure/       evaluate        COCO AP and AR, resumed where a run stopped
+                   benchmark, roofline, records, tables
+    show/          draw            skeletons on pixels
+                   figures, report, explore, notebook
+    pipeline       weights -> ONNX -> engine -> estimator: the front door
+    infer, scale_out, cli          many images, many devices, the command line
+
+Arrows run one way: the ground floor <- export, backends, pose <- measure <- show <- the rest. Only `export/` and
+`backends/pytorch` need torch and mmpose. The rest runs on NumPy, OpenCV and an engine, plus pycocotools to score,
+Matplotlib for figures, jinja2 and Pillow for the report, ipywidgets for controls, onnx to quantize, Ray for many devices.
 """
