@@ -2,7 +2,7 @@
 
 A checkpoint goes in at the top; an image and a number come out at the bottom.
 
-    errors, zoo, keypoints, paths, artifacts     the ground floor: two kinds of errors, networks, keypoints, names, files
+    errors, zoo, keypoints, paths, artifacts     the ground floor: errors, networks, keypoints, names, made files
     images, dataset, fetch                       image files, COCO-format folders, downloads
     export/        network         checkpoint -> torch module
                    export          -> ONNX, compared with PyTorch
@@ -22,5 +22,5 @@ A checkpoint goes in at the top; an image and a number come out at the bottom.
 
 Arrows run one way: the ground floor <- export, backends, pose <- measure <- show <- the rest. Only `export/` and
 `backends/pytorch` need torch and mmpose. The rest runs on NumPy, OpenCV and an engine, plus pycocotools to score,
-Matplotlib for figures, jinja2 and Pillow for the report, ipywidgets for controls, onnx to quantize, Ray for many devices.
+Matplotlib for figures, jinja2 and Pillow for the report, ipywidgets for controls, onnx to quantize, Ray to scale out.
 """
