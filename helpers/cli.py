@@ -355,15 +355,14 @@ def evaluate_dataset(args: argparse.Namespace) -> int:
     job = _job(args)
     dataset = job.dataset()
     image_ids = dataset.sample(args.image_num or None, args.seed)
-    cell = _score(args, job, dataset, image_ids)
-    record, run = cell.record, cell.run
-    last = run.summary().splitlines()[0]
+    record, run, journal = _score(args, job, dataset, image_ids)
     if args.json:
         print(record.to_json(), flush=True)
     else:
         described = f" ({dataset.description})" if dataset.description else ""
         what = f"{record.model}, {record.weights} weights, {record.precision} on {record.backend}, {record.dataset}"
-        print(f"{what}{described}", run.stats, "simulated" if args.simulate else last, sep="\n", flush=True)
+        last = "on the simulator" if record.simulated else run.summary().splitlines()[0]
+        print(f"{what}{described}", run.stats, last, sep="\n", flush=True)
     if not run.failures:
         _save(args, record)
     if args.out is not None and args.out.suffix == ".pkl":
@@ -371,19 +370,21 @@ def evaluate_dataset(args: argparse.Namespace) -> int:
     elif args.out is not None:
         evaluate.save_results(args.out, evaluate.to_coco_results(run.poses, dataset.category_id))
     if not run.failures:  # else the same command, once the images are repaired, runs those alone
-        cell.journal.finish()
+        journal.finish()
     return _failed(run.failures, len(image_ids))
 
 
 def time_engine(args: argparse.Namespace) -> int:
     """Times the network only (with mm_run on a card that has it) and end to end; keeps a record."""
     job = _job(args)
-    record = _time(args, job, job.dataset(), args.image_num or _TIMED_IMAGES)
+    record, rows = _time(args, job, job.dataset(), args.image_num or _TIMED_IMAGES)
     if args.json:
         print(record.to_json(), flush=True)
     else:
-        print(f"machine: {record.machine['cpu']}, {record.machine['cores']} cores")
-        print(tables.align(tables.speed(record)), flush=True)
+        print(f"machine: {record.machine['cpu']}, {record.machine['cores']} cores", tables.align(rows), sep="\n")
+        print(f"stages: {', '.join(f'{stage} {ms:.1f}' for stage, ms in record.stage_ms.items())} ms per image")
+        size = f"{record.model_bytes / 1e6:.1f} MB, built in {record.build_s:.1f} s, loaded in {record.load_s:.2f} s"
+        print(f"model: {size}, at most {record.peak_memory_mb or 0:.0f} MB of memory", flush=True)
     _save(args, record)
     return 0
 
@@ -402,12 +403,12 @@ def sweep(args: argparse.Namespace) -> int:
     image_ids = dataset.sample(images, args.seed)
 
     def row(job: Job) -> Record:
-        record = _time(args, job, dataset, min(images, _TIMED_IMAGES))
-        return record if job.weights == "random" else _score(args, job, dataset, image_ids, record).record
+        scored = [] if job.weights == "random" else image_ids
+        record, _ = _time(args, job, dataset, min(images, _TIMED_IMAGES), scored)
+        records.save(record)
+        return record
 
     rows, failures = _each(jobs, row)
-    for record in rows:
-        records.save(record)
     if args.json:
         print(json.dumps([record.to_dict() for record in rows], indent=2))
     elif rows:
@@ -437,12 +438,14 @@ def score_published(args: argparse.Namespace) -> int:
     def cell(job: Job) -> Record:
         if job.weights == "official" and pipeline.can_export():
             fetch.checkpoint(job.model)
-        scored = _score(args, job, dataset, image_ids, reference=references.get(job.model))
+        record, run, journal = _score(args, job, dataset, image_ids, references.get(job.model))
+        if run.failures:
+            raise DataError(run.failures[0])
         if job.spec.precision == "force_float32":
-            references[job.model] = scored.run
-        records.save(scored.record, args.out)
-        scored.journal.finish()
-        return scored.record
+            references[job.model] = run
+        records.save(record, args.out)
+        journal.finish()
+        return record
 
     rows, failures = _each(jobs, cell)
     table = tables.published(rows, cells)
@@ -498,53 +501,53 @@ def _estimator(
         print(tables.align(fleet.table()), file=sys.stderr)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Scored:
-    """A scored job: its record, and what that was made from."""
-
-    record: Record
-    run: evaluate.Evaluation
-    journal: evaluate.Journal
-
-
 def _score(
     args: argparse.Namespace,
     job: Job,
     dataset: CocoDataset,
     image_ids: Sequence[int],
-    speed: Record | None = None,
     reference: evaluate.Evaluation | None = None,
-) -> _Scored:
-    """Scores a job, resuming a run of the same that stopped; its record completes `speed` if that is given."""
+) -> tuple[Record, evaluate.Evaluation, evaluate.Journal]:
+    """Scores a job, resuming a run of the same that stopped; the caller finishes the journal once all is saved."""
+    batch_size = job.spec.batch_size
     with _estimator(args, job, dataset) as estimator:
-        journal = evaluate.Journal(estimator, dataset, image_ids, job.spec.batch_size, getattr(args, "fresh", False))
+        engine = getattr(estimator, "engine", estimator)  # a fleet has the engine's facts itself
+        decides = evaluate.fingerprint(engine, estimator, dataset, image_ids, batch_size)
+        journal = evaluate.Journal(paths.output() / "runs", decides, fresh=getattr(args, "fresh", False))
         try:
-            run = evaluate.run(estimator, dataset, image_ids, job.spec.batch_size, _progress, journal)
+            run = evaluate.run(estimator, dataset, image_ids, batch_size, _progress, journal)
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt("what is done is kept, and the same command goes on from there") from stop
-        if run.resumed:
-            print(run.resumed, file=sys.stderr)
-        record = records.accuracy_record(
-            estimator.engine, run, dataset, job.spec.batch_size, estimator.flip_test, args.command, reference
-        )
-    return _Scored(record if speed is None else speed.with_accuracy(record), run, journal)
+        flip_test = estimator.flip_test
+    if run.taken_up:
+        print(run.taken_up, file=sys.stderr)
+    record = records.accuracy_record(engine, run, dataset, batch_size, flip_test, args.command, reference)
+    return record, run, journal
 
 
-def _time(args: argparse.Namespace, job: Job, dataset: CocoDataset, images: int) -> Record:
-    """Times a job; on a card the network by the toolkit's own `mm_run`, where there is one."""
+def _time(
+    args: argparse.Namespace, job: Job, dataset: CocoDataset, images: int, scored: Sequence[int] = ()
+) -> tuple[Record, list[dict[str, Any]]]:
+    """Times a job, on a card the network by the toolkit's own `mm_run` where there is one; scores it if asked to."""
     built, batch_size = pipeline.build(job, dataset), job.spec.batch_size
     tool = mm_run.find() if job.backend == "magicmind" else None
-    with benchmark.peak_memory() as peak:
-        engine, load_s = benchmark.timed(lambda: job.library().load(built, job.device_id))
-        with engine:
-            if tool is None:
-                network = benchmark.network_only(engine, batch_size, min_runs=args.runs)
-            else:
-                shape = engine.batch_shape(batch_size, *(engine.input_shape or (zoo.INPUT_SIZE, zoo.INPUT_SIZE)))
-                network = mm_run.measure(tool, built, shape, job.device_id, max(args.runs, mm_run.RUNS))
-            files = benchmark.sample_images(dataset, engine, images, args.seed)
-            end_to_end = benchmark.end_to_end(PoseEstimator(engine), files, batch_size)
-    return records.speed_record(engine, network, end_to_end, args.command, load_s, peak)
+    benchmark.forget_peak_memory()
+    engine, load_s = benchmark.timed(lambda: job.library().load(built, job.device_id))
+    with engine:
+        if tool is None:
+            network = benchmark.network_only(engine, batch_size, min_runs=args.runs)
+        else:
+            shape = engine.batch_shape(batch_size, *(engine.input_shape or (zoo.INPUT_SIZE, zoo.INPUT_SIZE)))
+            network = mm_run.measure(tool, built, shape, job.device_id, max(args.runs, mm_run.RUNS))
+        files = [dataset.path(k) for k in benchmark.sample_ids(dataset, engine, images, args.seed)]
+        estimator = PoseEstimator(engine)
+        end_to_end = benchmark.end_to_end(estimator, files, batch_size)
+        peak = benchmark.peak_memory_mb()
+        run = evaluate.run(estimator, dataset, scored, batch_size, _progress) if scored else None
+        if run is not None and run.failures:
+            raise DataError(run.failures[0])
+    record = records.speed_record(engine, network, end_to_end, args.command, load_s, peak, run, dataset)
+    return record, tables.timings(network, end_to_end, "" if tool is None else "mm_run")
 
 
 def _each(jobs: Sequence[Job], step: Callable[[Job], Record]) -> tuple[list[Record], list[str]]:
