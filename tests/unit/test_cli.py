@@ -301,7 +301,7 @@ def test_bench_runs_every_combination_and_saves_each(capsys, home):
     rows = [line for line in captured.out.splitlines() if line.startswith("| MobileNetv2")]
     assert len(rows) == 2
     for size in (1, 2):
-        [file] = (home / "output" / "records").glob(f"MobileNetv2_demo_*_b{size}_{size}x3x512x512_*_3-images.json")
+        [file] = (home / "output" / "records").glob(f"MobileNetv2_demo_*_b{size}_{size}x3x512x512_*_3-images_*.json")
         record = json.loads(file.read_text())
         assert record["images"] == 3
         assert 0 <= record["ap"] <= 1
