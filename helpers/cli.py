@@ -58,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = ["python", "-m", "helpers", *(sys.argv[1:] if argv is None else argv)]
         args.command = " ".join(shlex.quote(word) for word in words)  # for the record
         if getattr(args, "simulate", False):
+            if backends.get(args.backend).on_cpu:
+                raise UsageError("--simulate is for --backend magicmind")
             pipeline.simulate()
         return args.verb(args)
     except BrokenPipeError:  # the reader (head, less) has had enough
@@ -263,7 +265,8 @@ def doctor(args: argparse.Namespace) -> int:
         facts["demo data"] = "unusable"
         missing.append(str(error))
     facts["demo weights"] = paths.demo_models()
-    engine = "magicmind" if facts["backends"]["magicmind"]["available"] else "onnxruntime"
+    here = [name for name, fact in facts["backends"].items() if fact["available"]]
+    engine = next((name for name in here if not backends.get(name).on_cpu), "onnxruntime")
     if not facts["backends"][engine]["available"]:
         missing.append(f"onnxruntime: {facts['backends']['onnxruntime']['note']}")
     if not importlib.util.find_spec("pycocotools"):
@@ -530,7 +533,7 @@ def _time(
 ) -> tuple[Record, list[dict[str, Any]]]:
     """Times a job, on a card the network by the toolkit's own `mm_run` where there is one; scores it if asked to."""
     built, batch_size = pipeline.build(job, dataset), job.spec.batch_size
-    tool = mm_run.find() if job.backend == "magicmind" else None
+    tool = None if job.library().on_cpu else mm_run.find()
     benchmark.forget_peak_memory()
     engine, load_s = benchmark.timed(lambda: job.library().load(built, job.device_id))
     with engine:

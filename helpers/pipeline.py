@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,18 +42,18 @@ class Job:
         calibration_split: part of a COCO-format folder.
         calibration_num: how many images.
         calibration_method: one of `calibration.METHODS`.
-        max_drop: AP that a qint precision may lose; its worst layers stay in float until it loses no more.
+        max_drop: AP that a qint precision may lose on a CPU; its worst layers stay in float until it loses no more.
         data: COCO-format folder to measure on; None for the dataset that the weights were trained for.
         split: part of it.
 
     Raises:
-        UsageError: on construction, if there is no such network, or calibration is asked for where none is needed.
+        UsageError: on construction, if there is no such network.
     """
 
     model: str = "MobileNetv2"
     weights: str = "demo"
     backend: str = "onnxruntime"
-    spec: BuildSpec = field(default_factory=lambda: backends.BuildSpec())
+    spec: BuildSpec = backends.BuildSpec()
     device_id: int = 0
     mlu_arch: tuple[str, ...] = ()
     calibration_data: Path | None = None
@@ -65,19 +65,24 @@ class Job:
     split: str = "val2017"
 
     def __post_init__(self) -> None:
-        """Checks what can be checked without a file."""
+        """Checks the name."""
         zoo.get(self.model)
-        if self.max_drop is not None and not self.spec.needs_calibration:
-            raise UsageError(f"max_drop is for the qint precisions; {self.spec.precision} rounds no layer to integers.")
 
     def __str__(self) -> str:
         """Returns the job in a few words, for progress and errors."""
         return f"{self.model}, {self.weights} weights, {self.spec.precision}, batch {self.spec.batch_size}"
 
     def library(self) -> Backend:
-        """Returns the backend, whether or not it can run here."""
+        """Returns the backend, whether or not it can run here.
+
+        Raises:
+            UsageError: there is no such backend, or it has no such device.
+        """
         library = backends.get(self.backend, mlu_arch=self.mlu_arch)
-        return library if library.on_cpu else library.configured(device_id=self.device_id)
+        if not library.on_cpu:
+            return library.configured(device_id=self.device_id)  # calibration needs the card too
+        library.require_device(self.device_id)
+        return library
 
     def dataset(self) -> CocoDataset:
         """Opens the dataset to measure on.
@@ -149,6 +154,8 @@ def build(job: Job, scored: CocoDataset | None = None) -> Path:
         DataError: something that is needed is missing or damaged.
     """
     library = job.library()
+    if job.max_drop is not None and not library.on_cpu:
+        raise UsageError("--max-drop is for CPU engines; MagicMind takes no layers to leave in float.")
     library.require(job.spec.precision)  # before the export, which takes longer
     images = job.calibration(scored)
     source, spec = onnx_file(job), job.spec
