@@ -345,9 +345,9 @@ def infer_images(args: argparse.Namespace) -> int:
             print(text + note, flush=True)
 
     target = sys.stdout if args.json else None
+    files = infer.with_targets(infer.sources(args.images), folder)
     with _estimator(args, job) as estimator, infer.pose_lines(args.out, target) as keep:
-        files = infer.sources(args.images)
-        ends = list(infer.run(estimator, files, keep, folder, args.batch_size, say, _progress))
+        ends = list(infer.run(estimator, files, keep, args.batch_size, say, _progress))
     return _failed([failure for failure in ends if failure], len(ends))
 
 

@@ -1,8 +1,8 @@
 """Images and videos of any number -> poses, as JSON, as drawn images and as drawn videos.
 
-    files = list(infer.sources([Path("photos"), Path("walk.mp4")]))
-    with infer.pose_lines(out) as keep:
-        for failure in infer.run(estimator, files, keep, folder=out): ...
+    files = infer.with_targets(infer.sources([Path("photos"), Path("walk.mp4")]), folder)
+    with infer.pose_lines(folder) as keep:
+        for failure in infer.run(estimator, files, keep): ...
 
 Results are written as they come: what is finished is never lost.
 """
@@ -14,7 +14,7 @@ import itertools
 import json
 import tempfile
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Callable, Iterable, Iterator, Sequence
+from typing import IO, TYPE_CHECKING, Any, Callable, Iterable, Iterator
 
 import cv2
 
@@ -42,11 +42,33 @@ def sources(given: Iterable[Path]) -> Iterator[Path]:
             yield path
 
 
+def with_targets(files: Iterable[Path], folder: Path | None) -> Iterable[tuple[Path, Path | None]]:
+    """Pairs each file with the one to be drawn from it: its own name where that is free, else `x_2.png`.
+
+    Args:
+        files: images and videos; read as it goes if nothing is drawn.
+        folder: for what is drawn; None draws nothing.
+
+    Raises:
+        UsageError: what is drawn would replace a file that is read.
+    """
+    if folder is None:
+        return zip(files, itertools.repeat(None))
+    files, targets = list(files), {}
+    for file in files:
+        suffix = ".mp4" if video.is_video(file) else ".png"
+        stems = itertools.chain([file.stem], (f"{file.stem}_{count}" for count in itertools.count(2)))
+        targets[next(folder / (stem + suffix) for stem in stems if folder / (stem + suffix) not in targets)] = None
+    clash = {target.resolve() for target in targets} & {file.resolve() for file in files}
+    if clash:
+        raise UsageError(f"--out {folder} would overwrite {min(clash)}; choose another folder")
+    return list(zip(files, targets))
+
+
 def run(
     estimator: PoseEstimator | Fleet,
-    files: Iterable[Path],
+    files: Iterable[tuple[Path, Path | None]],
     keep: Keep,
-    folder: Path | None = None,
     batch_size: int = 1,
     say: Callable[[str], object] = lambda text: None,
     progress: Callable[[int, int], None] | None = None,
@@ -55,30 +77,20 @@ def run(
 
     Args:
         estimator: ready to run. A `Fleet` takes images only.
-        files: images and videos; read as it goes if nothing is drawn.
+        files: from `with_targets`.
         keep: takes an entry as JSON types for each image and for each frame of a video.
-        folder: for what is drawn; None draws nothing.
         batch_size: most images in one run of the network.
         say: takes a line about each finished file.
         progress: takes (frames done, frames of the video).
 
     Yields:
         For each file why it failed, in one sentence, or an empty string.
-
-    Raises:
-        UsageError: a drawn image would replace its original.
     """
-    names: Iterable[str | None] = itertools.repeat(None)
-    if folder is not None:
-        files = list(files)
-        names = _drawn_names(files)
-        _refuse_overwriting(folder, names, files)
-    for moving, group in itertools.groupby(zip(files, names), lambda item: video.is_video(item[0])):
+    for moving, group in itertools.groupby(files, lambda item: video.is_video(item[0])):
         if not moving:
-            yield from _run_images(estimator, group, keep, folder, batch_size, say)
+            yield from _run_images(estimator, group, keep, batch_size, say)
             continue
-        for file, name in group:
-            target = None if name is None else folder / name
+        for file, target in group:
             try:
                 say(str(_run_video(estimator, file, target, keep, batch_size, progress)))
                 yield ""
@@ -88,22 +100,21 @@ def run(
 
 def _run_images(
     estimator: PoseEstimator | Fleet,
-    group: Iterator[tuple[Path, str | None]],
+    group: Iterator[tuple[Path, Path | None]],
     keep: Keep,
-    folder: Path | None,
     batch_size: int,
     say: Callable[[str], object],
 ) -> Iterator[str]:
     """Runs consecutive images; the estimator reads ahead."""
     behind, ahead = itertools.tee(group)
-    for (_, name), result in zip(behind, estimator.stream((file for file, _ in ahead), batch_size)):
+    for (_, target), result in zip(behind, estimator.stream((file for file, _ in ahead), batch_size)):
         if result.poses is None:
             yield result.error
             continue
         keep(_entry({"image": result.name}, result))
-        if name is not None:
+        if target is not None:
             drawn = draw.draw_poses(read_image(result.name), result.poses)
-            with artifacts.atomic_write(folder / name) as part:
+            with artifacts.atomic_write(target) as part:
                 cv2.imencode(".png", drawn)[1].tofile(str(part))
         count = len(draw.confident(result.poses))
         say(f"{result.name}: {count} {'person' if count == 1 else 'people'}, {sum(result.stage_ms.values()):.0f} ms")
@@ -167,20 +178,3 @@ def _write_list(lines: Path, target: IO[str]) -> None:
         for index, line in enumerate(file):
             target.write((",\n" if index else "") + line.rstrip("\n"))
     target.write("]\n")
-
-
-def _drawn_names(files: Sequence[Path]) -> list[str]:
-    """Names each file when drawn, as itself where that is free: `a/x.jpg`, `b/x.jpg` become x.png, x_2.png."""
-    names: dict[str, None] = {}
-    for file in files:
-        suffix = ".mp4" if video.is_video(file) else ".png"
-        stems = itertools.chain([file.stem], (f"{file.stem}_{count}" for count in itertools.count(2)))
-        names[next(stem + suffix for stem in stems if stem + suffix not in names)] = None
-    return list(names)
-
-
-def _refuse_overwriting(folder: Path, names: Iterable[str], files: Iterable[Path]) -> None:
-    """Refuses a folder in which drawn images would replace their originals."""
-    clash = {(folder / name).resolve() for name in names} & {file.resolve() for file in files}
-    if clash:
-        raise UsageError(f"--out {folder} would overwrite {min(clash)}; choose another folder")

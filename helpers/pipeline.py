@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,7 +53,7 @@ class Job:
     model: str = "MobileNetv2"
     weights: str = "demo"
     backend: str = "onnxruntime"
-    spec: BuildSpec = backends.BuildSpec()
+    spec: BuildSpec = field(default_factory=backends.BuildSpec)
     device_id: int = 0
     mlu_arch: tuple[str, ...] = ()
     calibration_data: Path | None = None

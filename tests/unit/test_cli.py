@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -166,6 +167,7 @@ def test_infer_lists_what_it_could_not_read_and_goes_on(capsys, tmp_path):
 
 
 def write_video(path, images):
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # as helpers do; read at the first video of a process
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 12.0, (160, 120))
     for image in images:
         writer.write(cv2.resize(image, (160, 120)))
