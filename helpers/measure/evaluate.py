@@ -325,17 +325,6 @@ def to_line(result: PoseResult) -> dict[str, Any]:
     }
 
 
-def from_line(line: Mapping[str, Any], name: str = "") -> PoseResult:
-    """Reads what `to_line` made, equal to the last bit; an error of Python's own if the line is damaged."""
-    people = len(line["scores"])
-    poses = Poses(
-        keypoints=np.array(line["keypoints"], np.float32).reshape(people, len(COCO17.names), 3),
-        scores=np.array(line["scores"], np.float32),
-        tags=np.array(line["tags"], np.float32).reshape(people, line["tag_count"]),
-    )
-    return PoseResult(name, poses, stage_ms=line["stage_ms"])
-
-
 class Journal:
     """What an evaluation has found so far, in a file that a stopped run leaves to the next; `run` opens and closes it.
 
@@ -433,7 +422,7 @@ class Journal:
                 line = json.loads(text.decode("utf-8"))
                 self.finished = _FINISHED in line
                 if not self.finished:
-                    self._found[line["image_id"]] = line["image_sha256"], from_line(line)
+                    self._found[line["image_id"]] = line["image_sha256"], _from_line(line)
 
 
 # ------------------------------------------------------------------------------------------------- parts
@@ -443,6 +432,17 @@ def _missing(image_ids: Sequence[int], found: Mapping[int, object], window: int)
     """Images to run, in order: all of each window of which one lacks, so that batches are as in a run of all."""
     windows = (image_ids[k : k + window] for k in range(0, len(image_ids), window))
     return [image_id for some in windows if not all(each in found for each in some) for image_id in some]
+
+
+def _from_line(line: Mapping[str, Any]) -> PoseResult:
+    """What `to_line` made a line of, equal to the last bit; an error of Python's own if the line is damaged."""
+    people = len(line["scores"])
+    poses = Poses(
+        keypoints=np.array(line["keypoints"], np.float32).reshape(people, len(COCO17.names), 3),
+        scores=np.array(line["scores"], np.float32),
+        tags=np.array(line["tags"], np.float32).reshape(people, line["tag_count"]),
+    )
+    return PoseResult("", poses, stage_ms=line["stage_ms"])
 
 
 def _lock(file: IO[bytes]) -> None:

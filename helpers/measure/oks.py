@@ -25,20 +25,20 @@ _SMALLEST = 32.0**2  # square pixels: COCO's keypoints are of people from this s
 def oks(predicted: np.ndarray, truth: np.ndarray, area: np.ndarray | float) -> np.ndarray:
     """Returns the object keypoint similarity: 1 for a perfect pose, near 0 for a pose of somebody else.
 
-    The mean over labelled keypoints of exp(-d^2 / (2 area (2 sigma)^2)), as `COCOeval.computeOks`: 0.61 when each is
+    The mean over labeled keypoints of exp(-d^2 / (2 area (2 sigma)^2)), as `COCOeval.computeOks`: 0.61 when each is
     off by twice the annotators' own spread. Leading dimensions broadcast: (P, 1, 17, 3) with (G, 17, 3) gives (P, G).
 
     Args:
         predicted: (..., 17, 2 or more) x, y in pixels.
-        truth: (..., 17, 3) x, y in pixels and visibility, of which 0 means not labelled.
-        area: (...) of the annotated people, in square pixels; where nothing is labelled the result is NaN.
+        truth: (..., 17, 3) x, y in pixels and visibility, of which 0 means not labeled.
+        area: (...) of the annotated people, in square pixels; where nothing is labeled the result is NaN.
     """
     predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
     squared = ((predicted[..., :2] - truth[..., :2]) ** 2).sum(axis=-1)
     spread = 2 * (2 * np.array(COCO17.sigmas)) ** 2 * (np.asarray(area, np.float64)[..., None] + np.spacing(1))
-    labelled = truth[..., 2] > 0
-    with np.errstate(invalid="ignore"):  # 0 / 0 where nothing is labelled
-        return (np.exp(-squared / spread) * labelled).sum(axis=-1) / labelled.sum(axis=-1)
+    labeled = truth[..., 2] > 0
+    with np.errstate(invalid="ignore"):  # 0 / 0 where nothing is labeled
+        return (np.exp(-squared / spread) * labeled).sum(axis=-1) / labeled.sum(axis=-1)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@
     pd.DataFrame(published(records))
 
 Published figures stand beside ours only where both are of the same network, weights and images (`comparable`).
-Elsewhere they appear as changes alone: what a precision changes there, beside what it changes here.
+Elsewhere they appear only as changes: what a precision changes there, beside what it changes here.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _closing_accuracy(
 
 
 def _closing_speed(records: Sequence[Record]) -> dict[str, Any]:
-    """The latest speed."""
+    """Returns the latest speed."""
     timed = [each for each in records if each.latency_ms is not None and not each.simulated]
     if not timed:
         return {}
@@ -172,7 +172,7 @@ def _closing_speed(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _published_row(model: str, precision: str, record: Record | None, float32: Record | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"model": model, "precision": precision}
+    row: dict[str, Any] = {"model": model, "precision": precision, "verdict": _verdict(record, float32)}
     if record is not None:
         row["images"] = record.images
     for name in ("AP", "AR"):
@@ -188,7 +188,7 @@ def _published_row(model: str, precision: str, record: Record | None, float32: R
     row.update(_changes(model, precision, record, float32))
     if record is not None and record.calibration:
         row["calibrated with"] = record.calibration
-    return {**row, "verdict": _verdict(record, float32)}
+    return row
 
 
 def _changes(model: str, precision: str, record: Record | None, float32: Record | None) -> dict[str, str]:

@@ -32,7 +32,7 @@ class XtCOCOeval(COCOeval):
 
     xtcocotools is a fork of pycocotools. Read side by side (jin-s13/xtcocoapi, xtcocotools/cocoeval.py), it
     differs for `keypoints` in three things: it takes the sigmas as an argument; it drops found people without
-    a joint of positive score; and it counts labelled joints itself instead of reading `num_keypoints`.
+    a keypoint of positive score; and it counts labeled keypoints itself instead of reading `num_keypoints`.
     """
 
     def __init__(self, truth, found, kind, sigmas):
@@ -45,15 +45,15 @@ class XtCOCOeval(COCOeval):
             people[:] = [each for each in people if (np.array(each["keypoints"][2::3]) > 0).any()]
         for people in self._gts.values():
             for each in people:
-                unlabelled = not (np.array(each["keypoints"][2::3]) > 0).any()
-                each["ignore"] = unlabelled or each["iscrowd"]
+                unlabeled = not (np.array(each["keypoints"][2::3]) > 0).any()
+                each["ignore"] = unlabeled or each["iscrowd"]
 
 
 # ------------------------------------------------------------------------------------------- made-up data
 
 
 def annotate(generator, image_id: int) -> list[dict]:
-    """Random people of all sizes, some partly or not at all labelled, at times a crowd region."""
+    """Random people of all sizes, some partly or not at all labeled, at times a crowd region."""
     people = []
     for _ in range(generator.integers(0, 6)):
         size = np.exp(generator.uniform(np.log(15), np.log(400)))
@@ -82,7 +82,7 @@ def annotate(generator, image_id: int) -> list[dict]:
 
 
 def write_dataset(root: Path, seed: int, images: int, annotated: bool = True) -> CocoDataset:
-    """A COCO-format folder; the pictures are one pixel each, since nobody looks at them."""
+    """A COCO-format folder; the images are one pixel each, since nobody looks at them."""
     generator = np.random.default_rng(seed)
     image_ids = generator.choice(10_000, images, replace=False).tolist()
     annotations = [each for image_id in image_ids for each in annotate(generator, image_id) if annotated]
@@ -108,12 +108,12 @@ def find(generator, dataset: CocoDataset, image_id: int) -> Poses:
     seen = people.keypoints[kept, :, :2] + shake * generator.choice([0.01, 0.05, 0.15], (len(kept), 1, 1))
     false = generator.uniform(0, 600, (generator.choice([0, 0, 1, 3, 27]), 1, 2)) + generator.uniform(0, 150, (17, 2))
     keypoints = np.concatenate([seen, false]).astype(np.float32)
-    joint_scores = generator.uniform(0, 1, keypoints.shape[:2]).astype(np.float32)
-    joint_scores[generator.random(joint_scores.shape) < 0.1] = 0  # joints that were not found
-    joint_scores[generator.random(len(keypoints)) < 0.02] = 0  # and whole people
-    scores = np.round(joint_scores.mean(axis=1), 2)  # rounded: some people tie
+    keypoint_scores = generator.uniform(0, 1, keypoints.shape[:2]).astype(np.float32)
+    keypoint_scores[generator.random(keypoint_scores.shape) < 0.1] = 0  # keypoints that were not found
+    keypoint_scores[generator.random(len(keypoints)) < 0.02] = 0  # and whole people
+    scores = np.round(keypoint_scores.mean(axis=1), 2)  # rounded: some people tie
     tags = generator.normal(size=(len(keypoints), 2)).astype(np.float32)
-    return Poses(np.dstack([keypoints, joint_scores]), scores.astype(np.float32), tags)
+    return Poses(np.dstack([keypoints, keypoint_scores]), scores.astype(np.float32), tags)
 
 
 def find_in_some(dataset: CocoDataset, seed: int) -> dict[int, Poses]:
@@ -138,7 +138,7 @@ def mmpose_evaluate(monkeypatch, tmp_path):
         settings = Config.fromfile(str(CONFIGS / config)).data.test
         outputs = [
             {
-                # mmpose's decoder gives x, y, score and the tags of image and mirror image
+                # mmpose's decoder gives x, y, score and the tags of image and flipped image
                 "preds": [
                     np.concatenate([kpts, np.zeros((17, 2))], axis=1, dtype=np.float32) for kpts in each.keypoints
                 ],
@@ -185,7 +185,7 @@ def test_same_results_list(tmp_path, mmpose_evaluate):
     dataset = write_dataset(tmp_path / "coco", 3, images=30)
     found = find_in_some(dataset, 3)
     _, theirs = mmpose_evaluate(dataset.annotation_file, found)
-    # mmpose writes out even people without a joint of positive score; xtcocotools then drops them
+    # mmpose writes out even people without a keypoint of positive score; xtcocotools then drops them
     counted = [each for each in theirs if any(score > 0 for score in each["keypoints"][2::3])]
     assert len(theirs) > len(counted) > 50
     assert json.loads(json.dumps(to_coco_results(found))) == counted
@@ -241,9 +241,9 @@ def test_no_suppression_of_overlapping_people(config):
     assert not Config.fromfile(str(CONFIGS / config)).data.test.data_cfg.get("use_nms", False)
 
 
-def test_joint_constants_are_mmposes():
+def test_keypoint_constants_are_mmposes():
     info = DatasetInfo(Config.fromfile(str(CONFIGS / OFFICIAL[0])).data.test.dataset_info)
-    assert [info.keypoint_id2name[joint] for joint in range(17)] == list(COCO17.names)
+    assert [info.keypoint_id2name[keypoint] for keypoint in range(17)] == list(COCO17.names)
     assert info.flip_index == list(COCO17.flip_index)
     assert {frozenset(bone) for bone in info.skeleton} == {frozenset(bone) for bone in COCO17.skeleton}
     np.testing.assert_array_equal(info.sigmas, COCO17.sigmas)

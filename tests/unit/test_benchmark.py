@@ -41,7 +41,7 @@ def test_measuring_costs_little_however_quick_the_call():
     assert time.perf_counter() - start < 50 * samples.sum(), "adding them all up after each takes hundreds of times"
 
 
-def test_network_only_counts_a_batch_as_its_pictures(demo_engine):
+def test_network_only_counts_a_batch_as_its_images(demo_engine):
     timing = benchmark.network_only(demo_engine, batch_size=2, height=128, width=192, min_runs=3, min_seconds=0)
     assert timing.input_shape == (2, 3, 128, 192)
     assert timing.images_per_s == pytest.approx(2 / np.median(timing.samples_s))
@@ -50,18 +50,18 @@ def test_network_only_counts_a_batch_as_its_pictures(demo_engine):
 
 
 def test_end_to_end_adds_up_the_stages_and_looks_at_the_clock(dataset, demo_engine):
-    pictures = [dataset.path(k) for k in dataset.sample(3)]
+    images = [dataset.path(k) for k in dataset.sample(3)]
     start = time.perf_counter()
-    timing = benchmark.end_to_end(PoseEstimator(demo_engine), pictures)
+    timing = benchmark.end_to_end(PoseEstimator(demo_engine), images)
     took = time.perf_counter() - start
     assert set(timing.stage_ms) == set(STAGES)
     assert timing.samples_s.sum() == pytest.approx(3 * sum(timing.stage_ms.values()) / 1e3)
     assert timing.images_per_s == pytest.approx(3 / timing.wall_s)
-    assert timing.samples_s.max() <= timing.wall_s < took, "the picture that warmed up is not counted"
+    assert timing.samples_s.max() <= timing.wall_s < took, "the image that warmed up is not counted"
 
 
 class Overlapping:
-    """An estimator that says it worked 3 s on each picture in the 10 ms it took, as one with many threads could."""
+    """An estimator that says it worked 3 s on each image in the 10 ms it took, as one with many threads could."""
 
     def __call__(self, images):
         return list(self.stream(images))
@@ -82,21 +82,21 @@ def test_throughput_comes_from_the_clock_and_not_from_overlapping_stages():
     assert 10 / 30 < timing.images_per_s < 10 / 0.1
 
 
-def test_drawing_is_timed_without_reading_the_picture_again(dataset, demo_engine):
-    pictures = [dataset.path(dataset.image_ids[0]), read_image(dataset.path(dataset.image_ids[1]))]
+def test_drawing_is_timed_without_reading_the_image_again(dataset, demo_engine):
+    images = [dataset.path(dataset.image_ids[0]), read_image(dataset.path(dataset.image_ids[1]))]
     painted = []
 
     def paint(image, poses):
         time.sleep(0.02)
         painted.append((image.shape, len(poses)))
 
-    timing = benchmark.end_to_end(PoseEstimator(demo_engine), pictures, paint=paint)
+    timing = benchmark.end_to_end(PoseEstimator(demo_engine), images, paint=paint)
     assert [shape for shape, _ in painted] == [(*dataset.size(k)[::-1], 3) for k in dataset.image_ids[:2]]
     assert 20 <= timing.stage_ms["draw"] < 20 + timing.stage_ms["infer"]
     assert timing.wall_s >= 0.04
 
 
-def test_end_to_end_stops_at_a_picture_that_cannot_be_read(demo_engine, tmp_path):
+def test_end_to_end_stops_at_a_image_that_cannot_be_read(demo_engine, tmp_path):
     good = CocoDataset(paths.demo_data()).path(20014)
     with pytest.raises(DataError, match="nope"):
         benchmark.end_to_end(PoseEstimator(demo_engine), [good, tmp_path / "nope.png"])

@@ -35,7 +35,7 @@ NOBODY = np.zeros((0, 17, 3))
 
 
 def poses(keypoints, scores=None) -> Poses:
-    """Poses with joint scores of 0.9 and, unless given, person scores of 0.8."""
+    """Poses with keypoint scores of 0.9 and, unless given, person scores of 0.8."""
     keypoints = np.array(keypoints, np.float32).reshape(-1, 17, 3)
     keypoints[..., 2] = 0.9
     scores = np.full(len(keypoints), 0.8) if scores is None else scores
@@ -122,7 +122,7 @@ def test_results_follow_cocos_format(dataset, perfect):
     assert results[0]["bbox"] == pytest.approx([x.min(), y.min(), x.max() - x.min(), y.max() - y.min()])
 
 
-def test_people_without_a_positive_joint_are_left_out(perfect):
+def test_people_without_a_positive_keypoint_are_left_out(perfect):
     pair = perfect[3]
     pair.keypoints[0, :, 2] = 0
     assert [result["image_id"] for result in to_coco_results({3: pair})] == [3]
@@ -153,7 +153,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
 
 
 def shaken(dataset: CocoDataset, pixels: float) -> dict[int, Poses]:
-    """Annotated people, each joint off by so much, some of them twice."""
+    """Annotated people, each keypoint off by so much, some of them twice."""
     rng = np.random.default_rng(1)
     found = {}
     for image_id in dataset.image_ids:

@@ -24,7 +24,7 @@ def dataset(coco_root) -> CocoDataset:
 
 def random_people(generator, count: int) -> GroundTruth:
     keypoints = np.dstack([generator.uniform(0, 200, (count, 17, 2)), generator.integers(0, 3, (count, 17))])
-    keypoints[:, 0, 2] = 2  # somebody with a labelled joint, as CocoDataset gives them
+    keypoints[:, 0, 2] = 2  # somebody with a labeled keypoint, as CocoDataset gives them
     return GroundTruth(keypoints, np.tile([0.0, 0, 200, 200], (count, 1)), generator.uniform(500, 30000, count))
 
 
@@ -38,15 +38,15 @@ def coco_scorer(found: Poses, people: GroundTruth) -> COCOeval:
             "id": i,
             "iscrowd": 0,
             "num_keypoints": 17,
-            "keypoints": joints.ravel(),
+            "keypoints": keypoints.ravel(),
             "bbox": bbox,
             "area": area,
         }
-        for i, (joints, bbox, area) in enumerate(true, start=1)
+        for i, (keypoints, bbox, area) in enumerate(true, start=1)
     ]
     detected = [
-        {**same, "id": i, "area": 5000.0, "keypoints": joints.ravel(), "score": score}
-        for i, (joints, score) in enumerate(zip(found.keypoints, found.scores), start=1)
+        {**same, "id": i, "area": 5000.0, "keypoints": keypoints.ravel(), "score": score}
+        for i, (keypoints, score) in enumerate(zip(found.keypoints, found.scores), start=1)
     ]
     with contextlib.redirect_stdout(io.StringIO()):
         scorer = COCOeval(as_coco(annotations), as_coco(detected), "keypoints")
@@ -72,12 +72,12 @@ def test_oks_equals_pycocotools():
 
 def test_oks_of_known_distances():
     truth = np.full((3, 17, 3), 2.0)
-    truth[1, 5:, 2] = 0  # five joints labelled
+    truth[1, 5:, 2] = 0  # five keypoints labeled
     truth[2, :, 2] = 0
     area = np.array([100.0, 400.0, 100.0])
     shifted = truth.copy()
     shifted[..., 0] += 2 * np.array(COCO17.sigmas) * np.sqrt(area)[:, None]
-    shifted[1, 5:, :2] = 1e6  # not labelled, so it does not matter where
+    shifted[1, 5:, :2] = 1e6  # not labeled, so it does not matter where
     similarity = oks(shifted, truth, area)
     np.testing.assert_allclose(similarity[:2], np.exp(-0.5))
     assert np.isnan(similarity[2])

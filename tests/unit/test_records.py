@@ -133,10 +133,10 @@ def test_measurements_of_different_things_stand_side_by_side(other):
 def test_what_a_simulator_found_says_so():
     """In its version, and its name, too."""
     card = dataclasses.replace(CALIBRATED, backend="magicmind", versions={"magicmind": "1.7.0"})
-    double = dataclasses.replace(card, versions={"magicmind": "1.7.0+simulator"})
-    assert not card.simulated and double.simulated
-    assert not dataclasses.replace(double, backend="onnxruntime").simulated  # it was only on the path
-    assert double.name == f"{card.name}_simulator"
+    simulator = dataclasses.replace(card, versions={"magicmind": "1.7.0+simulator"})
+    assert not card.simulated and simulator.simulated
+    assert not dataclasses.replace(simulator, backend="onnxruntime").simulated  # it was only on the path
+    assert simulator.name == f"{card.name}_simulator"
     assert not dataclasses.replace(ACCURACY, versions=None).simulated
 
 
