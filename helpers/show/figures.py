@@ -26,6 +26,7 @@ from helpers.show.draw import KEYPOINT_THRESHOLD, PERSON_COLORS, PERSON_THRESHOL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
     from helpers.dataset import GroundTruth
@@ -170,23 +171,21 @@ def precisions(image: np.ndarray, found: Mapping[str, Poses], title: str = "") -
     return fig
 
 
-@_styled
 def worst(
     images: Sequence[np.ndarray], reference: Sequence[Poses], other: Sequence[Poses], label: str, title: str = ""
 ) -> Figure:
     """Shows the part of each image with people: above as the reference found them, below the others, named `label`."""
-    fig, axes = _figure(title, 4.4 * len(images), 2 * (4.4 / _ASPECT + 0.3) + 0.5, 2, len(images))
-    for column, image, kept, moved in zip(axes.T, images, map(confident, reference), map(confident, other)):
+    above, below, captions = [], [], []
+    for image, kept, moved in zip(images, map(confident, reference), map(confident, other)):
         changes = compare_poses(kept, moved)
         part, *groups = _around_people(image, kept, moved)
         big, [big_kept, big_moved] = enlarged(part, *groups)
-        colors = _colors_of_partners(changes.partner, len(moved))
-        lost = int((changes.partner < 0).sum())
+        above.append(draw_poses(big, big_kept))
+        below.append(draw_poses(big, big_moved, colors=_colors_of_partners(changes.partner, len(moved))))
         oks = f", mean OKS {changes.oks.mean():.3f}" if len(kept) else ""
-        _show(column[0], _letterboxed(draw_poses(big, big_kept)), f"reference: {_people(len(kept))}")
-        told = f"{label}: {_people(len(moved))}, {lost} lost{oks}"
-        _show(column[1], _letterboxed(draw_poses(big, big_moved, colors=colors)), told)
-    return fig
+        captions.append(f"{label}: {_people(len(moved))}, {(changes.partner < 0).sum()} lost{oks}")
+    captions = [f"reference: {_people(len(confident(each)))}" for each in reference] + captions
+    return gallery(above + below, captions=captions, columns=len(images), title=title)
 
 
 # -- maps and decoding -------------------------------------------------------------------------------------------
@@ -330,8 +329,8 @@ def roofline(
         ax.plot(at, rate, "o", ms=10, color=color, label=f"{label}: {rate:.0f} GFLOP/s, {rate / roof:.0%} of the roof")
     bottom, top = min(low * peak_gbs, *rates) / 1.6, 1.6 * max(peak_gflops, *rates)
     ax.set(xscale="log", yscale="log", xlim=(low, high), ylim=(bottom, top))
-    _plain_ticks(ax.xaxis, low, high)
-    _plain_ticks(ax.yaxis, bottom, top)
+    for axis in (ax.xaxis, ax.yaxis):
+        _number_log(axis)
     ax.set(xlabel="operations per byte moved", ylabel="10⁹ operations per second")
     ax.legend(loc="lower right")
     return fig
@@ -370,20 +369,21 @@ def bars(
     names = list(dict.fromkeys(name for series in values.values() for name in series))
     lanes = 1 if stacked else len(values)
     fig, [[ax]] = _figure(title, 9, 0.36 * len(names) * lanes**0.7 + 1.8)
-    ends, text = np.zeros(len(names)), {"fontsize": 9, "padding": 3}
+    ends = np.zeros(len(names))
     for k, (color, (series, given)) in enumerate(zip(itertools.cycle(CHART_COLORS), values.items())):
-        sizes = np.array([np.nan if given.get(name) is None else given[name] for name in names], float)
+        sizes = [given.get(name) for name in names]
         at = np.arange(len(names)) + (0 if stacked else (k + 0.5) / lanes - 0.5) * 0.8
         left = ends.copy() if stacked else None
-        drawn = ax.barh(at, np.nan_to_num(sizes), 0.74 / lanes, left, color=color, label=series)
-        ends += np.nan_to_num(sizes)
-        for y, name in zip(at, names):
-            if spread and name in spread.get(series, {}):
-                ax.plot(spread[series][name], [y, y], color=INK, lw=1.3)
-        if not stacked:
-            ax.bar_label(drawn, ["" if np.isnan(size) else form.format(size) for size in sizes], **text)
-    if stacked:
-        ax.bar_label(drawn, [form.format(total) for total in ends], **text)
+        ax.barh(at, [size or 0 for size in sizes], 0.74 / lanes, left, color=color, label=series)
+        ends += [size or 0 for size in sizes]
+        for y, name, size in zip(at, names, sizes):
+            line = (spread or {}).get(series, {}).get(name, ())
+            if len(line):
+                ax.plot(line, [y, y], color=INK, lw=1.3)
+            if size is not None and not stacked:
+                _write_at_end(ax, form.format(size), y, size, *line)
+    for y, total in enumerate(ends if stacked else ()):
+        _write_at_end(ax, form.format(total), y, total)
     ax.margins(x=0.14)
     if limit is not None:
         ax.set_xscale("log")
@@ -423,12 +423,11 @@ def lines(
     places = sorted({float(at) for x, _ in series.values() for at in x})
     heights = [height for _, y in series.values() for height in y]
     if log:
-        low, high = min(heights) / 1.5, max(heights) * 2.5
-        ax.set(xscale="log", yscale="log", ylim=(low, high))
-        _plain_ticks(ax.yaxis, low, high)
+        ax.set(xscale="log", yscale="log", ylim=(min(heights) / 1.5, max(heights) * 2.5))
+        _number_log(ax.yaxis)
     else:
         ax.set_ylim(0, 1.15 * max(heights))
-    if len(places) < 8:
+    if len(places) < 8 and all(place.is_integer() for place in places):  # counts of something
         ax.set_xticks(places, [f"{place:g}" for place in places])
         ax.set_xticks([], minor=True)
     ax.set(xlabel=xlabel, ylabel=ylabel)
@@ -565,13 +564,20 @@ def _people(count: int) -> str:
     return f"{count} {'person' if count == 1 else 'people'}"
 
 
-def _plain_ticks(axis, low: float, high: float) -> None:
-    """Marks a logarithmic axis with 1, 2, 5, 10 ..., with powers of ten alone if those are many."""
-    decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    ticks = decades if len(decades) > 4 else np.sort(np.outer(decades, (1, 2, 5)).ravel())
-    ticks = [tick for tick in ticks if low <= tick <= high]
-    axis.set_ticks(ticks, [f"{tick:,g}" for tick in ticks])
-    axis.set_ticks([], minor=True)
+def _number_log(axis: Axis) -> None:
+    """Marks a logarithmic axis with plain numbers: 1, 2, 5, 10 ..."""
+    from matplotlib.ticker import LogLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:,g}")
+    axis.set_minor_formatter("")
+
+
+def _write_at_end(ax: Axes, text: str, y: float, *values: float) -> None:
+    """Writes beside a bar, beyond its value and whatever else is drawn over it."""
+    end, side = (max(values), "left") if values[0] >= 0 else (min(values), "right")
+    shift = (4 if side == "left" else -4, 0)
+    ax.annotate(text, (end, y), shift, textcoords="offset points", ha=side, va="center", fontsize=9)
 
 
 def _legend_below(ax: Axes) -> None:

@@ -1,12 +1,12 @@
-"""What a notebook does first: its parameters are checked, and from then on an error is told in one paragraph.
+"""The first call of a notebook: checks its parameters, and shows errors of the reader in one paragraph from then on.
 
     from helpers.show import notebook
 
     notebook.start()   # in the first cell after the parameters
 
-A reader who asked for what there is not needs the sentence that says so, not thirty lines of frames above it. The cell
-still fails, in JupyterLab as under papermill, which stops there with the same sentence. Every other exception is a
-fault of the code, and keeps its traceback.
+A wrong parameter or a missing file needs one sentence, not thirty lines of frames above it. The cell still fails, in
+JupyterLab as under papermill, which stops there with the same sentence. Every other exception is a fault of the code,
+and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _INJECTED = "# Parameters"  # how the cell begins that papermill puts after the 
 
 
 def start() -> None:
-    """Checks the parameters of the running notebook, and has `UsageError` and `DataError` shown as one paragraph.
+    """Checks the parameters of the running notebook, and shows `UsageError` and `DataError` as one paragraph.
 
     Raises:
         UsageError: see `check_parameters`.
@@ -54,7 +54,7 @@ def check_parameters(names: Mapping[str, Any], cells: Sequence[str]) -> None:
 
 
 def _assigned(source: str) -> list[str]:
-    """Names that a cell of plain assignments sets."""
+    """Returns the names that a cell of plain assignments sets."""
     targets = [node.targets[0] for node in ast.parse(source).body if isinstance(node, ast.Assign)]
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
@@ -63,6 +63,6 @@ def _show(
     shell: Any, kind: type[BaseException], error: BaseException, trace: Any, tb_offset: int | None = None
 ) -> list:
     """Sends an error to the notebook as IPython sends any, but for the traceback, which is one line."""
-    told = [f"{kind.__name__}: " + " ".join(str(error).split())]
-    shell._showtraceback(kind, error, told)  # what IPython itself calls; a handler's return value is not shown
-    return told
+    lines = [f"{kind.__name__}: " + " ".join(str(error).split())]
+    shell._showtraceback(kind, error, lines)  # what IPython itself calls; a handler's return value is not shown
+    return lines
