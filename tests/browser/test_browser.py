@@ -27,6 +27,7 @@ from helpers.measure import records
 from helpers.measure.records import Latency, Record
 from helpers.show import draw, figures, report
 from helpers.show.report import Source
+from tests.notebooks.runner import kernel_start
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -40,12 +41,6 @@ LAB_SETTINGS = {
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
 }
-# What the kernel runs first: an export is compared with PyTorch at one small size, which is not what is tested here.
-KERNEL_START = """
-from helpers.export import export
-export.CHECK_SHAPES = [(128, 192)]
-export.export.__kwdefaults__.update(shapes=[(128, 192)], batches=[1])
-"""
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +93,10 @@ def test_the_report_asks_for_nothing_and_runs_nothing(phone, page_file):
     page.wait_for_timeout(200)
     assert [url for url in asked if not url.startswith("data:")] == [page_file.as_uri()]
     assert wrong == []
-    assert page.title() == "Bottom-up pose models, deployed: what was measured"
-    pictures = page.evaluate("[...document.images].map(image => image.complete && image.naturalWidth)")
-    assert len(pictures) == 2
-    assert min(pictures) > 500
+    assert page.title() == "Bottom-up pose models, deployed: measurements"
+    images = page.evaluate("[...document.images].map(image => image.complete && image.naturalWidth)")
+    assert len(images) == 2
+    assert min(images) > 500
 
 
 def test_nothing_of_the_report_is_wider_than_a_phone(phone):
@@ -113,7 +108,7 @@ def test_nothing_of_the_report_is_wider_than_a_phone(phone):
         box = boxes.nth(index).bounding_box()
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= PHONE["width"]
-    wide = page.locator(".scroll", has_text="p50 ms")
+    wide = page.locator(".scroll", has_text="p50 ms").last
     assert wide.evaluate("box => box.scrollWidth > box.clientWidth"), "else there is nothing to scroll in this test"
     assert wide.evaluate("box => { box.scrollLeft = 80; return box.scrollLeft }") == 80
 
@@ -134,7 +129,7 @@ def test_the_report_is_dark_where_the_reader_wants_that(phone):
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         shown = [page.evaluate(f"getComputedStyle(document.body).{name}") for name in ("backgroundColor", "color")]
-        ground, ink = (sum(map(int, colour[4:-1].split(","))) / 3 for colour in shown)
+        ground, ink = (sum(map(int, color[4:-1].split(","))) / 3 for color in shown)
         brightness[scheme] = ground - ink
     assert brightness["light"] > 150
     assert brightness["dark"] < -150
@@ -150,9 +145,7 @@ def jupyterlab(folder, home):
         file = home / "settings" / f"{plugin}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(settings))
-    first = home / "ipython" / "profile_default" / "startup" / "first.py"
-    first.parent.mkdir(parents=True)
-    first.write_text(KERNEL_START)
+    kernel_start(home / "ipython")
     places = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_WORKSPACES_DIR")
     environment = {
         **os.environ,
@@ -221,13 +214,13 @@ def infer(browser, tmp_path_factory):
         context.close()
 
 
-def colorful(picture: np.ndarray) -> int:
-    """How many pixels of (H, W, 3) uint8 BGR have a colour that people are painted in, or its darker tone."""
-    count = np.zeros(picture.shape[:2], bool)
+def colorful(image: np.ndarray) -> int:
+    """How many pixels of (H, W, 3) uint8 BGR have a color that people are painted in, or its darker tone."""
+    count = np.zeros(image.shape[:2], bool)
     for color in draw.PERSON_COLORS:
         red, green, blue = (int(color[k : k + 2], 16) for k in (1, 3, 5))
         for tone in (1, 0.62):
-            count |= (np.abs(picture - np.array([blue, green, red]) * tone) < 24).all(axis=2)
+            count |= (np.abs(image - np.array([blue, green, red]) * tone) < 24).all(axis=2)
     return int(count.sum())
 
 
@@ -239,12 +232,12 @@ def test_notebook_3_runs_in_jupyterlab(infer):
     assert all(cell["execution_count"] for cell in cells if cell["source"])
     shown = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
     assert len(shown) >= 7
-    picture = cv2.imdecode(np.frombuffer(base64.b64decode(shown[0]), np.uint8), cv2.IMREAD_COLOR)
-    assert colorful(picture) > 1000
+    image = cv2.imdecode(np.frombuffer(base64.b64decode(shown[0]), np.uint8), cv2.IMREAD_COLOR)
+    assert colorful(image) > 1000
 
 
-def widget_picture(page) -> np.ndarray:
-    """The picture of the panel as the browser has it, (H, W, 3) uint8 BGR."""
+def widget_image(page) -> np.ndarray:
+    """The image of the panel as the browser has it, (H, W, 3) uint8 BGR."""
     encoded = page.locator("img.widget-image").last.evaluate(
         """async image => {
             const bytes = new Uint8Array(await (await fetch(image.src)).arrayBuffer());
@@ -255,23 +248,23 @@ def widget_picture(page) -> np.ndarray:
 
 
 def move(page, slider, key: str, readout: str) -> np.ndarray:
-    """Presses a key on a slider's handle; the picture that comes of it."""
+    """Presses a key on a slider's handle; the image that comes of it."""
     image = page.locator("img.widget-image").last
     before = image.get_attribute("src")
     slider.locator(".noUi-handle").press(key)
     playwright.expect(slider.locator(".widget-readout")).to_have_text(readout)
     playwright.expect(image).not_to_have_attribute("src", before)
-    return widget_picture(page)
+    return widget_image(page)
 
 
-def test_a_slider_of_notebook_3_paints_another_picture(infer):
+def test_a_slider_of_notebook_3_paints_another_image(infer):
     """Keypoints with a score up to the threshold go: at 1 none is left, at 0 all are there, at the start most."""
     page, _ = infer
     slider = page.locator(".jupyter-widgets.widget-slider", has_text="keypoint threshold")
     slider.scroll_into_view_if_needed()
-    start = widget_picture(page)
+    start = widget_image(page)
     bare, full = move(page, slider, "End", "1.00"), move(page, slider, "Home", "0.00")
     assert start.shape == bare.shape == full.shape
-    painted = [int((np.abs(picture.astype(int) - bare).max(axis=2) > 60).sum()) for picture in (start, full)]
+    painted = [int((np.abs(image.astype(int) - bare).max(axis=2) > 60).sum()) for image in (start, full)]
     assert 2000 < painted[0] <= painted[1]
     assert colorful(full) > colorful(bare) + 1000

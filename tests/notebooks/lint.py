@@ -32,7 +32,7 @@ def faults(path: Path) -> list[str]:
     try:
         nbformat.validate(notebook)
     except nbformat.ValidationError as error:
-        return [f"is no valid notebook: {str(error).splitlines()[0]}"]
+        return [f"is not a valid notebook: {str(error).splitlines()[0]}"]
     found = [*_as_a_file(path, notebook), *_as_a_lesson(path, notebook), *_code(notebook)]
     return found or list(_parameters(path, notebook))
 
@@ -56,7 +56,7 @@ def _as_a_lesson(path: Path, notebook: nbformat.NotebookNode) -> Iterator[str]:
     texts = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
     first, last = texts[0].source, texts[-1].source
     if not first.startswith(f"# {int(path.name[:2])} "):
-        yield f"the first line is no title with the number {int(path.name[:2])}"
+        yield f"the first line is not a title with the number {int(path.name[:2])}"
     for section in SECTIONS:
         if section not in first:
             yield f"the first cell has no {section}"
@@ -65,7 +65,7 @@ def _as_a_lesson(path: Path, notebook: nbformat.NotebookNode) -> Iterator[str]:
     if contents != [(heading, heading.replace(" ", "-")) for heading in headings]:
         yield f"the contents are not those of its headings: {headings}"
     if not re.search(r"!\[[^\]]{20,}\]\(attachment:", first):
-        yield "the first cell has no picture with words that describe it"
+        yield "the first cell has no image with words that describe it"
     for cell in texts:
         missing = set(re.findall(r"\(attachment:([^)]+)\)", cell.source)) ^ set(cell.get("attachments", {}))
         if missing:
@@ -97,7 +97,7 @@ def _parameters(path: Path, notebook: nbformat.NotebookNode) -> Iterator[str]:
         return
     body = ast.parse(tagged[0].source).body
     if not all(isinstance(line, ast.AnnAssign) and _is_literal(line.value) for line in body):
-        yield "a parameter is no literal with a type"
+        yield "a parameter is not a literal with a type"
         return
     names = {line.target.id for line in body}
     logging.disable(logging.WARNING)  # of what papermill drops, which is told below

@@ -10,7 +10,21 @@ import pytest
 
 from tests.notebooks.lint import FOLDER
 
-__all__ = ["FOLDER", "run"]
+__all__ = ["FOLDER", "kernel_start", "run"]
+
+# What a kernel runs first: an export is compared with PyTorch at one small size; tests/unit compares thoroughly.
+KERNEL_START = """
+from helpers.export import export
+export.CHECK_SHAPES = [(128, 192)]
+export.export.__kwdefaults__.update(shapes=[(128, 192)], batches=[1])
+"""
+
+
+def kernel_start(profile: Path) -> None:
+    """Has every kernel whose IPYTHONDIR is `profile` run `KERNEL_START`."""
+    first = profile / "profile_default" / "startup" / "first.py"
+    first.parent.mkdir(parents=True)
+    first.write_text(KERNEL_START)
 
 
 def run(name: str, out: Path, models: Path, **parameters) -> nbformat.NotebookNode:
@@ -18,7 +32,7 @@ def run(name: str, out: Path, models: Path, **parameters) -> nbformat.NotebookNo
 
     Args:
         name: without `.ipynb`.
-        out: where pictures, records and the executed notebook go.
+        out: where figures, records and the executed notebook go.
         models: where exported and built models go, or are.
         **parameters: as papermill's.
 

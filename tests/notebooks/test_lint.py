@@ -44,7 +44,7 @@ def with_a_count(notebook):
     first(notebook, "code").execution_count = 3
 
 
-def with_a_twin(notebook):
+def with_an_id_twice(notebook):
     notebook.cells[3].id = notebook.cells[2].id
 
 
@@ -70,11 +70,11 @@ def without_attachment(notebook):
 
 BREAKS = {
     "is not stripped": [with_output, with_a_count],
-    "same id": [with_a_twin],
+    "same id": [with_an_id_twice],
     "were not kept": [with_a_random_id],
     "kernel is not python3": [with_another_kernel],
     "more than 200000": [too_large],
-    "no title with the number 1": [replace("markdown", "# 1 ", "# 2 ")],
+    "not a title with the number 1": [replace("markdown", "# 1 ", "# 2 ")],
     "no **You need**": [replace("markdown", "**You need**", "You need")],
     "contents are not those": [
         replace("markdown", "## Export", "## Exporting"),
@@ -82,21 +82,21 @@ BREAKS = {
         replace("markdown", "2. [", "2. ["[:-1]),
     ],
     "does not show what is attached": [without_attachment],
-    "no picture with words": [replace("markdown", "![Heatmaps", "[Heatmaps")],
+    "no image with words": [replace("markdown", "![Heatmaps", "[Heatmaps")],
     "is not closed": [replace("markdown", "</details>", "")],
     "no **Try**": [replace("markdown", "**Try**", "Try")],
     "does not call notebook.start()": [replace("code", "notebook.start()", "print()")],
     "belongs in helpers": [
-        replace("code", "joints = ", "def f(): pass\njoints = "),
-        replace("code", "joints = ", "\n" * 30 + "joints = "),
+        replace("code", "keypoints = ", "def f(): pass\nkeypoints = "),
+        replace("code", "keypoints = ", "\n" * 30 + "keypoints = "),
     ],
     "not one": [without_tag],
-    "no literal with a type": [
+    "not a literal with a type": [
         replace("code", "image_id: int = 20132", "image_id = 20132"),
         replace("code", "image_id: int = 20132", "image_id: int = 4 * 5033"),
     ],
-    "is there an = in the comment": [replace("code", "the demo picture to look at", "the picture, 1 = first")],
-    "has no comment that says": [replace("code", "  # the demo picture to look at", "")],
+    "is there an = in the comment": [replace("code", "the demo image to look at", "the image, 1 = first")],
+    "has no comment that says": [replace("code", "  # the demo image to look at", "")],
     "the type of image_id is none": [replace("code", "image_id: int = 20132", "image_id: tuple = (20132,)")],
     "not all parameters": [replace("code", "out: str", "out_folder: str")],
 }

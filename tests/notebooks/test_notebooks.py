@@ -101,8 +101,8 @@ def test_runs_and_shows_its_figures(walk, name):
         assert pixels.std() > 5
 
 
-def test_thresholds_and_the_same_as_a_plain_picture(walk):
-    """The controls are there for a browser; who has none gets the picture that they start with."""
+def test_thresholds_and_the_same_as_a_plain_image(walk):
+    """The controls are there for a browser; who has none gets the image that they start with."""
     _, executed = walk
     [cell] = [c for c in executed["03_infer"].cells if c.id == "03-22"]
     kinds = [set(output.data) for output in cell.outputs]
@@ -111,7 +111,7 @@ def test_thresholds_and_the_same_as_a_plain_picture(walk):
     state = executed["03_infer"].metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"]
     sliders = {s["state"]["description"]: s["state"]["value"] for s in state.values() if "FloatSlider" in str(s)}
     assert {"keypoint threshold": 0.1, "person threshold": 0.2}.items() <= sliders.items()
-    assert len(json.dumps(state)) < 400_000, "the picture is kept once"
+    assert len(json.dumps(state)) < 400_000, "the image is kept once"
 
 
 def test_a_video_is_painted(walk):
