@@ -11,7 +11,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterator
+from typing import TYPE_CHECKING, Any, Iterator, Sequence
 
 import numpy as np
 
@@ -103,6 +103,34 @@ class BuildSpec:
         if self.dynamic_shape:
             return {"dim_range_min": self.dim_range_min, "dim_range_max": self.dim_range_max}
         return {"batch_size": self.batch_size, "input_shape": self.input_shape}
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long something took, over many runs, milliseconds.
+
+    Attributes:
+        p50, p90, p95, p99: so many percent of the runs took at most this long.
+        mean: the mean of all runs.
+    """
+
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    mean: float
+
+    @classmethod
+    def from_seconds(cls, values: Sequence[float] | np.ndarray) -> Latency:
+        """Returns percentiles (linear between runs) and mean of (runs,) seconds.
+
+        Raises:
+            UsageError: there are none.
+        """
+        ms = np.asarray(values, np.float64) * 1e3
+        if not ms.size:
+            raise UsageError("There are no times to take percentiles of; run it at least once.")
+        return cls(*(float(value) for value in np.percentile(ms, (50, 90, 95, 99))), mean=float(ms.mean()))
 
 
 class Engine(abc.ABC):

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Sequence
 
 from helpers import artifacts, paths
+from helpers.backends.base import Latency
 from helpers.errors import DataError
-from helpers.measure.records import Latency
 
 # Whole numbers, decimals, and what C++ streams make of large or small ones: 1.2e+06.
 _NUMBER = r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"

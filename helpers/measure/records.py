@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Mapping, Sequence
 import numpy as np
 
 from helpers import artifacts, paths
+from helpers.backends.base import Latency
 from helpers.errors import DataError, UsageError
 from helpers.measure import evaluate
 from helpers.measure.machine import machine, now, versions
@@ -34,34 +35,6 @@ if TYPE_CHECKING:
     from helpers.measure.evaluate import Evaluation
 
 _NO_FLIP = " without flip test"  # the end of such a record's `dataset`
-
-
-@dataclass(frozen=True)
-class Latency:
-    """How long something took, over many runs, milliseconds.
-
-    Attributes:
-        p50, p90, p95, p99: so many percent of the runs took at most this long.
-        mean: the mean of all runs.
-    """
-
-    p50: float
-    p90: float
-    p95: float
-    p99: float
-    mean: float
-
-    @classmethod
-    def from_seconds(cls, values: Sequence[float] | np.ndarray) -> Latency:
-        """Returns percentiles (linear between runs) and mean of (runs,) seconds.
-
-        Raises:
-            UsageError: there are none.
-        """
-        ms = np.asarray(values, np.float64) * 1e3
-        if not ms.size:
-            raise UsageError("There are no times to take percentiles of; run it at least once.")
-        return cls(*(float(value) for value in np.percentile(ms, (50, 90, 95, 99))), mean=float(ms.mean()))
 
 
 @dataclass(frozen=True)

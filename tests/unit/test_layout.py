@@ -21,8 +21,6 @@ FLOORS = (
 TRAINING = ("torch", "torchvision", "mmpose", "mmcv")
 TRAINERS = ("helpers.export.", "helpers.backends.pytorch")
 
-STILL_UP = ("helpers.backends.mm_run -> helpers.measure.records",)
-
 MOST_LINES = 600  # of a file
 LINES = {  # where another number holds, of a file or of all files in a folder
     "helpers": 13000,
@@ -74,8 +72,7 @@ def floor(module: str) -> int:
 
 
 def arrows_up(root: Path) -> list[str]:
-    up = [f"{a} -> {b}" for a, targets in arrows(root).items() for b in sorted(targets) if floor(a) < floor(b)]
-    return [arrow for arrow in up if arrow not in STILL_UP]
+    return [f"{a} -> {b}" for a, targets in arrows(root).items() for b in sorted(targets) if floor(a) < floor(b)]
 
 
 def circles(root: Path) -> list[str]:
