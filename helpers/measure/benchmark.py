@@ -6,7 +6,7 @@ when it has run often enough *and* long enough, keeps every sample, and reports 
     network = network_only(engine, batch_size=8)            # network.latency.p50, network.images_per_s
     whole = end_to_end(PoseEstimator(engine), files)        # whole.stage_ms, whole.images_per_s
     turns = compare({"old": old, "new": new})               # A B A B ...: a busy machine is as hard on both
-    turns.speedup("new").median
+    turns.speedup("new")                                    # the median of the rounds' ratios
 """
 
 from __future__ import annotations
@@ -88,12 +88,7 @@ class EndToEndTiming(_Timing):
 
     @classmethod
     def from_stages(cls, stages: Sequence[Mapping[str, float]], wall_s: float | None = None) -> EndToEndTiming:
-        """Puts the stage times of single images together.
-
-        Args:
-            stages: per image the milliseconds of each stage; the same stages for all.
-            wall_s: seconds that all of them took; None if nothing overlapped.
-        """
+        """Puts together the milliseconds of each stage of single images; without `wall_s` nothing overlapped."""
         samples = np.array([sum(each.values()) for each in stages]) / 1e3
         means = {stage: float(np.mean([each[stage] for each in stages])) for stage in stages[0]}
         return cls(samples, means, float(samples.sum()) if wall_s is None else wall_s)
@@ -102,20 +97,6 @@ class EndToEndTiming(_Timing):
     def images_per_s(self) -> float:
         """Throughput: images over seconds on the wall."""
         return len(self.samples_s) / self.wall_s
-
-
-@dataclass(frozen=True)
-class Speedup:
-    """How a ratio came out over several rounds: a quarter, half and three quarters of them lie below."""
-
-    low: float
-    median: float
-    high: float
-
-    def __str__(self) -> str:
-        """Returns `731x (702 to 740)`."""
-        low, median, high = (f"{v:,.0f}" if v >= 10 else f"{v:.1f}" for v in (self.low, self.median, self.high))
-        return f"{median}x ({low} to {high})"
 
 
 @dataclass(frozen=True)
@@ -133,10 +114,10 @@ class PairedTimings:
         """Label -> median milliseconds."""
         return {label: float(np.median(samples)) * 1e3 for label, samples in self.samples_s.items()}
 
-    def speedup(self, label: str) -> Speedup:
-        """Returns how many times as fast as the first a call is, from the ratio of each round."""
+    def speedup(self, label: str) -> float:
+        """Returns how many times as fast as the first a call is: the median of the ratios of each round."""
         first = next(iter(self.samples_s.values()))
-        return Speedup(*(float(value) for value in np.percentile(first / self.samples_s[label], (25, 50, 75))))
+        return float(np.median(first / self.samples_s[label]))
 
 
 def measure(call: Callable[[], object], min_runs: int = 10, min_seconds: float = 2.0, warm_up: int = 2) -> np.ndarray:
@@ -203,13 +184,9 @@ def network_only(
     min_runs: int = 10,
     min_seconds: float = 2.0,
 ) -> NetworkTiming:
-    """Times the network on one batch of noise, without flip test.
+    """Times the network on one batch of noise, without flip test; when to stop, says `measure`.
 
-    Args:
-        engine: a loaded network; one built for a fixed shape is timed at its only batch and size.
-        batch_size: images per run.
-        height, width: input size in pixels.
-        min_runs, min_seconds: when to stop, see `measure`.
+    An engine built for a fixed shape is timed at its only batch and size.
     """
     if not engine.dynamic_shape:
         batch_size, (height, width) = engine.batch_size, engine.input_shape
@@ -234,7 +211,7 @@ def end_to_end(
         estimator: ready to run.
         images: files or (H, W, 3) uint8 BGR arrays.
         batch_size: most images in one run of the network.
-        paint: draws poses on (H, W, 3) uint8 BGR, to be timed as the stage `draw`; None leaves drawing out.
+        paint: draws poses on an image, to be timed as the stage `draw`; None leaves drawing out.
 
     Raises:
         DataError: an image cannot be read.
@@ -259,7 +236,6 @@ def sample_ids(dataset: CocoDataset, engine: Engine, count: int, seed: int = 0) 
 
     Raises:
         DataError: there is none of that shape.
-        UsageError: `count` is below 1, or more than the dataset has.
     """
     if engine.dynamic_shape:
         return dataset.sample(count, seed)

@@ -37,8 +37,6 @@ from helpers.pose.decode import Poses
 from helpers.pose.estimator import PoseResult
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -88,8 +86,7 @@ class Evaluation:
     """A model run over images of a dataset, and its score.
 
     Attributes:
-        image_ids: which images.
-        poses: image id -> the people found; images that could not be read are absent.
+        image_ids, poses: which images, and image id -> the people found; of images that failed there are none.
         failures: one sentence for each image that could not be read or decoded.
         stage_ms: mean milliseconds per image in each of `estimator.STAGES`.
         stats: the ten numbers. A failed image counts: its people were not found.
@@ -176,7 +173,7 @@ def evaluate(poses_by_image_id: Mapping[int, Poses], dataset: CocoDataset, image
     Raises:
         UsageError: no image, an image that the dataset does not have, or pycocotools is not installed.
     """
-    image_ids = _some(image_ids)
+    image_ids = _unique(image_ids)
     people = sum(len(dataset.people(image_id)) for image_id in image_ids)
     results = _results_of(poses_by_image_id, dataset, image_ids)
     with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress with print()
@@ -189,11 +186,7 @@ def evaluate(poses_by_image_id: Mapping[int, Poses], dataset: CocoDataset, image
 
 
 def resampled_ap(
-    runs: Mapping[str, Mapping[int, Poses]],
-    dataset: CocoDataset,
-    image_ids: Sequence[int],
-    rounds: int = 200,
-    seed: int = 0,
+    runs: Mapping[str, Mapping[int, Poses]], dataset: CocoDataset, image_ids: Sequence[int], rounds: int = 200
 ) -> dict[str, np.ndarray]:
     """Scores samples of the images drawn with replacement (Efron's bootstrap): how much chance is in an AP.
 
@@ -204,13 +197,13 @@ def resampled_ap(
         runs: label -> image id -> poses.
         dataset: the annotations.
         image_ids: the images that were run.
-        rounds, seed: how many samples, and the start of the random sequence.
+        rounds: how many samples.
 
     Returns:
         Label -> (rounds,) float64 AP; NaN for a sample without annotated people.
     """
-    image_ids = _some(image_ids)
-    chosen = np.random.default_rng(seed).integers(0, len(image_ids), (rounds, len(image_ids)))
+    image_ids = _unique(image_ids)
+    chosen = np.random.default_rng(0).integers(0, len(image_ids), (rounds, len(image_ids)))
     found = {}
     for label, poses in runs.items():
         with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress with print()
@@ -371,9 +364,7 @@ class Journal:
             self._open = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Closes the file, which others may then open."""
         self._open.close()
 
@@ -468,8 +459,8 @@ def _digest(image: Path) -> str:
         return ""
 
 
-def _some(image_ids: Sequence[int]) -> list[int]:
-    """Each image once, in order; refuses none at all."""
+def _unique(image_ids: Sequence[int]) -> list[int]:
+    """Returns each image once, in order; refuses none at all."""
     if not len(image_ids):
         raise UsageError("There is no image to score; run one or more.")
     return sorted(set(image_ids))

@@ -47,10 +47,7 @@ class Cost:
 
 
 def cost(
-    onnx_path: str | os.PathLike[str],
-    batch_size: int = 1,
-    height: int = zoo.INPUT_SIZE,
-    width: int = zoo.INPUT_SIZE,
+    onnx_path: str | os.PathLike[str], batch_size: int = 1, height: int = zoo.INPUT_SIZE, width: int = zoo.INPUT_SIZE
 ) -> Cost:
     """Counts what a network asks for, from its graph and the shapes that ONNX infers.
 
@@ -83,17 +80,10 @@ def cost(
 
 
 def gemm_gflops(size: int = _GEMM_SIZE, min_seconds: float = 1.0) -> float:
-    """Measures what this machine reaches in practice: the best of several products of two float32 matrices in NumPy.
+    """Measures 10^9 operations per second in practice: the best of several products of two float32 matrices in NumPy.
 
     It is as good as the BLAS that NumPy was built with. OpenBLAS chooses its kernels by the processor's name; on one
     that it does not know, a network may reach more than 100 % of it.
-
-    Args:
-        size: rows and columns.
-        min_seconds: how long to try, at least three times.
-
-    Returns:
-        Billions of floating-point operations per second, two per multiply-add.
     """
     left, right = np.random.default_rng(0).random((2, size, size), dtype=np.float32)
     out = np.empty_like(left)
@@ -102,10 +92,9 @@ def gemm_gflops(size: int = _GEMM_SIZE, min_seconds: float = 1.0) -> float:
 
 
 def memory_gbs(min_seconds: float = 0.5) -> float:
-    """Measures how quickly this machine copies memory, a thread per core: the best of several times, at least three.
+    """Measures 10^9 bytes per second copied with a thread per core, the best of several times.
 
-    Returns:
-        10^9 bytes per second, read and written ones together, as the STREAM benchmark counts a copy.
+    Read and written bytes count, as in the STREAM benchmark.
     """
     threads = cores()
     source = np.ones(_COPY_BYTES // 4, np.float32)

@@ -104,17 +104,11 @@ def published(records: Sequence[Record], cells: Sequence[tuple[str, str]] | None
 
 def sweep(records: Iterable[Record]) -> list[dict[str, Any]]:
     """Returns the table that closes a sweep over networks, batch sizes and precisions: a row for each record."""
-    return [_sweep_row(record) for record in records]
+    return [_measured(record) for record in records]
 
 
 def timings(network: NetworkTiming | CardTiming, end_to_end: EndToEndTiming, tool: str = "") -> list[dict[str, Any]]:
-    """Returns percentiles and throughput, a row for the network only and one for the whole call.
-
-    Args:
-        network: of the network only.
-        end_to_end: of the whole call.
-        tool: what timed the network, if not this project.
-    """
+    """Returns percentiles and throughput, a row each; `tool` timed the network, if not this project."""
     by = f" by {tool}" if tool else ""
     named = {
         f"network only{by}, batch {network.batch_size}": (network, "runs"),
@@ -229,8 +223,13 @@ def _verdict(record: Record | None, float32: Record | None) -> str:
     return f"{'yes' if holds else 'no'}: {text}"
 
 
-def _sweep_row(record: Record) -> dict[str, Any]:
+def _measured(record: Record) -> dict[str, Any]:
+    """What was measured of a record."""
     figures = {
+        "model": record.model,
+        "weights": record.weights,
+        "precision": record.precision,
+        "batch": record.batch_size,
         "AP": record.ap,
         "AR": record.ar,
         "p50 ms": record.latency_ms and record.latency_ms.p50,
@@ -242,13 +241,7 @@ def _sweep_row(record: Record) -> dict[str, Any]:
         "build s": record.build_s,
         "model MB": record.model_bytes and record.model_bytes / 1e6,
     }
-    what = {
-        "model": record.model,
-        "weights": record.weights,
-        "precision": record.precision,
-        "batch": record.batch_size,
-    }
-    return {**what, **{name: value for name, value in figures.items() if value is not None}}
+    return {name: value for name, value in figures.items() if value is not None}
 
 
 def _text(value: Any) -> str:

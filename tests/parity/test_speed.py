@@ -53,7 +53,7 @@ def turns(estimator, parity_report):
         found[people] = benchmark.compare(calls, 1, warm_up=0 if found else 1, turn_seconds=0.3)
     for people, comparison in found.items():
         ms = comparison.median_ms
-        speedups = ", ".join(f"{name} {comparison.speedup(name).median:,.0f}x" for name in ("numpy", "numba"))
+        speedups = ", ".join(f"{name} {comparison.speedup(name):,.0f}x" for name in ("numpy", "numba"))
         parity_report.append(
             f"decoding {people} people: mmpose {ms['mmpose']:.0f} ms, numpy {ms['numpy']:.0f} ms, "
             f"numba {ms['numba']:.2f} ms ({speedups})"
@@ -64,7 +64,7 @@ def turns(estimator, parity_report):
 @pytest.mark.parametrize("people", PEOPLE)
 @pytest.mark.parametrize(("name", "least"), [("numpy", 20), ("numba", 250)])
 def test_decoding_is_so_many_times_as_fast(turns, people, name, least):
-    assert turns[people].speedup(name).median >= least
+    assert turns[people].speedup(name) >= least
 
 
 def test_the_whole_call(estimator, parity_report):
@@ -84,6 +84,6 @@ def test_the_whole_call(estimator, parity_report):
     parity_report.append(
         "whole call on 5 pictures, ms per picture: " + ", ".join(f"{label} {value:.0f}" for label, value in ms.items())
     )
-    assert slow.speedup("stream").median > 3
-    assert ours.speedup("engine alone").median < 1.25
-    assert ours.speedup("stream, batch 8").median > 0.8
+    assert slow.speedup("stream") > 3
+    assert ours.speedup("engine alone") < 1.25
+    assert ours.speedup("stream, batch 8") > 0.8

@@ -112,8 +112,8 @@ def test_calls_take_turns():
     assert order == ["slow", "quick"] * 5
     assert [len(samples) for samples in turns.samples_s.values()] == [4, 4]
     assert turns.median_ms["slow"] >= 20
-    assert turns.speedup("slow") == benchmark.Speedup(1, 1, 1)
-    assert turns.speedup("quick").low > 5
+    assert turns.speedup("slow") == 1
+    assert turns.speedup("quick") > 5
     with pytest.raises(UsageError, match="nothing to compare"):
         benchmark.compare({})
 
@@ -121,10 +121,8 @@ def test_calls_take_turns():
 def test_speedup_is_the_ratio_of_each_round():
     """A disturbance of a whole round leaves the ratio alone, though it moves both times."""
     turns = benchmark.PairedTimings({"a": np.array([2.0, 20.0, 4.0]), "b": np.array([1.0, 10.0, 1.0])})
-    assert turns.speedup("b") == benchmark.Speedup(2.0, 2.0, 3.0)
+    assert turns.speedup("b") == 2.0
     assert turns.median_ms == {"a": 4000.0, "b": 1000.0}
-    assert str(turns.speedup("b")) == "2.0x (2.0 to 3.0)"
-    assert str(benchmark.Speedup(999.6, 1234, 20_000)) == "1,234x (1,000 to 20,000)"
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").is_file(), reason="the system keeps its peak for good")

@@ -166,8 +166,8 @@ def shaken(dataset: CocoDataset, pixels: float) -> dict[int, Poses]:
 def test_resampled_ap_is_the_ap_of_images_that_occur_again(dataset, tmp_path):
     """Round by round what `evaluate` says of a dataset in which the drawn images stand as often as they were drawn."""
     found, rounds = shaken(dataset, 4), 6
-    ap = resampled_ap({"a": found}, dataset, dataset.image_ids, rounds, seed=3)["a"]
-    drawn = np.random.default_rng(3).integers(0, len(dataset), (rounds, len(dataset)))
+    ap = resampled_ap({"a": found}, dataset, dataset.image_ids, rounds)["a"]
+    drawn = np.random.default_rng(0).integers(0, len(dataset), (rounds, len(dataset)))
     document = json.loads(dataset.annotation_file.read_text())
     for k, row in enumerate(drawn):
         ids = [dataset.image_ids[place] for place in row]
