@@ -67,12 +67,13 @@ def checkpoint(url: str) -> Path:
     return models() / "checkpoints" / url.rsplit("/", 1)[-1]
 
 
-def weights_tag(weights: str | os.PathLike[str]) -> str:
+def weights_tag(weights: str | os.PathLike[str], digest: str | None = None) -> str:
     """Returns the short name of some weights, part of folder and file names.
 
     Args:
         weights: one of `WEIGHTS`, which is its own name; or a checkpoint file, named by its stem and the first 8 hex
             digits of its SHA-256, so that two checkpoints called `latest.pth` do not mix.
+        digest: the file's SHA-256, if it is known.
 
     Raises:
         UsageError: `weights` is neither one of these words nor does it look like a file.
@@ -83,7 +84,7 @@ def weights_tag(weights: str | os.PathLike[str]) -> str:
     path = Path(weights)
     if not path.is_file() and not path.suffix and len(path.parts) == 1:
         raise UsageError(f"There are no weights {str(weights)!r}; use {', '.join(WEIGHTS)} or a checkpoint file.")
-    return f"{re.sub(r'[^A-Za-z0-9.-]+', '-', path.stem)}-{sha256(path)[:8]}"
+    return f"{re.sub(r'[^A-Za-z0-9.-]+', '-', path.stem)}-{(digest or sha256(path))[:8]}"
 
 
 def onnx_file(model: str, tag: str, opset: int) -> Path:

@@ -49,13 +49,7 @@ _SHOWN_BINS = 120  # of `histograms`
 
 
 def quantize_file(onnx_path: Path, spec: BuildSpec, calibration: Calibration | None, out: Path) -> None:
-    """Writes a network in QDQ form.
-
-    Args:
-        onnx_path: from `export.export`.
-        spec: the precision, one of the qint ones, the shapes, and the layers to leave in float.
-        calibration: images to learn ranges from.
-        out: the file to write; need not end in `.onnx`.
+    """Writes an exported network in QDQ form to `out`, whatever its suffix.
 
     Raises:
         UsageError: calibration is missing, its method cannot be used here, or a layer does not exist.
@@ -114,12 +108,7 @@ def ranges(document: onnx.ModelProto, calibration: Calibration | None, precision
     """Finds the range of every tensor that is to be rounded, in the form that ONNX Runtime's quantizer takes.
 
     One image at a time goes through the network, and of its tensors only two numbers or a histogram stay, so memory
-    depends on one image's size, not on their number.
-
-    Args:
-        document: from `load`.
-        calibration: the images, and the method.
-        precision: named in errors.
+    depends on one image's size, not on their number. `precision` is named in errors.
 
     Raises:
         UsageError: calibration is missing, or its method cannot be used here.
@@ -149,14 +138,7 @@ def ranges(document: onnx.ModelProto, calibration: Calibration | None, precision
 
 
 def tensor_ranges(document: onnx.ModelProto, batches: Iterable[np.ndarray]) -> list[dict[str, tuple[float, float]]]:
-    """Finds the smallest and largest value of every tensor that is to be rounded, image by image.
-
-    Args:
-        document: from `load`.
-        batches: (1, 3, h, w) float32 each.
-
-    Returns:
-        Per image, name -> (lowest, highest).
+    """Finds the range of every tensor that is to be rounded image by image: name -> (lowest, highest).
 
     Raises:
         DataError: as `activations`.
@@ -188,14 +170,9 @@ def scale_and_zero_point(low: float, high: float, bits: int = 8) -> tuple[float,
 
 
 def activations(document: onnx.ModelProto, batches: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-    """Runs images through a network and yields all tensors that are to be rounded, by name.
+    """Runs images, (1, 3, h, w) float32 each, through a network and yields all tensors to be rounded by name.
 
-    Args:
-        document: from `load`.
-        batches: (1, 3, h, w) float32 each.
-
-    Yields:
-        One dictionary per image, emptied before the next image is run.
+    A dictionary is emptied before the next image is run.
 
     Raises:
         DataError: ONNX Runtime cannot run the network, or a value is not finite; names the tensor.
@@ -224,9 +201,6 @@ def histograms(
     """Counts the values that layers give on calibration images, beside the ranges that calibration chooses.
 
     Args:
-        document: from `load`.
-        calibration: the images, and the method.
-        precision: one of the qint ones.
         names: of layers (`layers`); one that an activation follows at once is counted after it.
 
     Returns:
@@ -343,11 +317,9 @@ def _replaced(document: onnx.ModelProto) -> dict[str, str]:
 def quantize(
     document: onnx.ModelProto, spec: BuildSpec, found: TensorsData, only: Sequence[str] = ()
 ) -> onnx.ModelProto:
-    """Returns a network in QDQ form.
+    """Returns a network in QDQ form; `document` stays as it is.
 
     Args:
-        document: from `load`; stays as it is.
-        spec: the precision, and the layers to leave in float.
         found: from `ranges`.
         only: the layers to round, if not all: for measuring what each of them costs.
 
@@ -449,11 +421,8 @@ def to_float16(document: onnx.ModelProto, names: Collection[str] | None = None) 
     Runtime computes in float32 and takes out all roundings on the way, so that only the weights are rounded.
 
     Args:
-        document: from `load` or `quantize`; changed in place.
-        names: of the operators to treat so; all if None.
-
-    Returns:
-        `document`; weights take half the room.
+        document: changed in place, and returned.
+        names: of the operators to treat so; None for all.
     """
     from onnx import TensorProto, helper, numpy_helper
 

@@ -3,9 +3,9 @@
     module = network.load("MobileNetv2", "demo")          # eval mode
     output = module(batch)                                # (N, 3, H, W) -> (N, 34, H/4, W/4), float32
 
-This is the only room that imports mmpose, and it does so (as torch) when first asked for a network, so that
-importing the room costs nothing. A network is the backbone and the keypoint head of mmpose's own configuration,
-which the wheel carries along; losses, detectors and data pipelines stay out of the way.
+mmpose and torch are imported when a network is first asked for, so importing this module costs nothing. A network is
+the backbone and the keypoint head of mmpose's own configuration, which the wheel carries along; losses, detectors and
+data pipelines stay out of the way.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 STRIDE = 32  # height and width of the input must be multiples of the deepest feature map's stride
 
 _CONFIGS = ".mim/configs/body/2d_kpt_sview_rgb_img/associative_embedding/coco"  # inside the wheel
-_RANDOM_RECIPE = "random weights, recipe 1, seed 0"  # to be counted up when `_randomise` changes
+_RANDOM_RECIPE = "random weights, recipe 1, seed 0"  # to be counted up when `_randomize` changes
 _PATCHES = {2: 0.1, 8: 0.3, 32: 0.55, 128: 0.773}  # pixels: strength; their squares add up to 1
 _HEATMAP_STD, _TAG_STD = 0.03, 1.0  # of random weights: few samples above the detection threshold of 0.1
 
@@ -49,15 +49,12 @@ _HEATMAP_STD, _TAG_STD = 0.03, 1.0  # of random weights: few samples above the d
 def build(model: str) -> torch.nn.Module:
     """Builds a network from mmpose's configuration, with whatever weights torch starts it with.
 
-    Args:
-        model: name of a network in `zoo`.
-
     Returns:
         A module in train mode, (N, 3, H, W) -> (N, 34, H/4, W/4) float32: 17 heatmaps, then 17 tag maps. H and W
         are multiples of 32. Its keys are those of the official checkpoints, `backbone.*` and `keypoint_head.*`.
 
     Raises:
-        UsageError: there is no such network, or mmpose is not installed.
+        UsageError: `model` is not a network in `zoo`, or mmpose is not installed.
     """
     zoo.get(model)
     try:
@@ -82,7 +79,7 @@ def official_config(model: str) -> mmcv.Config:
 
 
 def load(model: str, weights: str | os.PathLike[str] = "demo") -> torch.nn.Module:
-    """A network with weights, ready to run.
+    """Returns a network with weights, ready to run.
 
     Args:
         model: name of a network in `zoo`.
@@ -94,31 +91,30 @@ def load(model: str, weights: str | os.PathLike[str] = "demo") -> torch.nn.Modul
         The module of `build`, in eval mode.
 
     Raises:
-        UsageError: there is no such network, or no such weights.
+        UsageError: the network or the weights do not exist.
         DataError: the file is missing, damaged, of another network, or holds more than tensors and plain data.
     """
+    return load_file(model, find_weights(model, weights).file)
+
+
+def load_file(model: str, path: Path | None) -> torch.nn.Module:
+    """Returns a network with the weights of a file (None: random ones), as `load`."""
     module = build(model)
-    path = weights_file(model, weights)
     if path is None:
-        _randomise(module)
+        _randomize(module)
     else:
-        _fill(module, _read_state(path), model, path)
+        _fill(module, _read_npz(path) if path.suffix == ".npz" else _read_torch(path), model, path)
     return module.eval()
 
 
 def picture_like(batch: int, height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Seeded input with the statistics of normalised pictures, for checks and for fitting random weights.
+    """Returns seeded input with the statistics of normalized photographs, for checks and for fitting random weights.
 
-    White noise would not do: a network that averages neighbours sees next to nothing in it. Patches from 2x2 to
-    128x128, the larger the stronger, have edges and flat regions as pictures have.
-
-    Args:
-        batch: number of pictures.
-        height, width: pixels.
-        seed: another seed, other pictures.
+    White noise would not do: a network that averages neighbors sees next to nothing in it. Patches from 2x2 to
+    128x128, the larger the stronger, have edges and flat regions as photographs have.
 
     Returns:
-        (batch, 3, height, width) float32, mean 0 and standard deviation 1 over many pictures.
+        (batch, 3, height, width) float32, mean 0 and standard deviation 1 over many images.
     """
     random = np.random.default_rng(seed)
     images = np.zeros((batch, 3, height, width), np.float32)
@@ -128,17 +124,29 @@ def picture_like(batch: int, height: int, width: int, seed: int = 0) -> np.ndarr
     return images
 
 
-def with_separate_halves(module: torch.nn.Module) -> torch.nn.Module:
-    """The same network with its last convolution as two, one for the heatmaps and one for the tags.
+def describe(module: torch.nn.Module) -> str:
+    """Returns parameters and operations for one 512x512 image, two per multiply-add, as they are usually given."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
 
-    It is the same arithmetic. But engines that quantise give a layer's output one scale, and heatmaps from 0 to 1 have
+    image = torch.empty(1, 3, zoo.INPUT_SIZE, zoo.INPUT_SIZE, device="meta")  # a shape without content
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        copy.deepcopy(module).to("meta").eval()(image)
+    parameters = sum(each.numel() for each in module.parameters())
+    return f"{parameters / 1e6:.2f} M parameters, {counter.get_total_flops() / 1e9:.1f} GFLOP"
+
+
+# ------------------------------------------------------------------------------- rewritten for the export
+
+
+def with_separate_halves(module: torch.nn.Module) -> torch.nn.Module:
+    """Returns the same network with its last convolution as two, one for the heatmaps and one for the tags.
+
+    It is the same arithmetic. But engines that quantize give a layer's output one scale, and heatmaps from 0 to 1 have
     few steps left on a scale that is made for tags of several units.
 
     Args:
         module: from `load`; stays as it is.
-
-    Returns:
-        A module in eval mode, with `module`'s outputs.
     """
     import torch
 
@@ -150,8 +158,7 @@ def with_separate_halves(module: torch.nn.Module) -> torch.nn.Module:
             self.heatmaps, self.tags = (_channels_of(last, k) for k in (slice(len(COCO17)), slice(len(COCO17), None)))
 
         def forward(self, features: torch.Tensor) -> torch.Tensor:
-            """(N, C, h, w) -> (N, 34, h, w) float32."""
-            return torch.cat([self.heatmaps(features), self.tags(features)], dim=1)
+            return torch.cat([self.heatmaps(features), self.tags(features)], dim=1)  # (N, C, h, w) -> (N, 34, h, w)
 
     network = copy.deepcopy(module).eval()
     network.keypoint_head.final_layer = Halves(network.keypoint_head.final_layer)
@@ -159,35 +166,35 @@ def with_separate_halves(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def _channels_of(layer: torch.nn.Conv2d, channels: slice) -> torch.nn.Conv2d:
-    """A convolution that gives some of another's output channels."""
+    """Returns a convolution that gives some of another's output channels."""
     import torch
 
     weight, bias = layer.weight.detach()[channels], layer.bias.detach()[channels]
     part = torch.nn.Conv2d(layer.in_channels, len(bias), layer.kernel_size, layer.stride, layer.padding)
+    return _filled(part, weight, bias)
+
+
+def _filled(layer: torch.nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor) -> torch.nn.Conv2d:
+    """Copies weights into a layer; returns it."""
+    import torch
+
     with torch.no_grad():
-        part.weight.copy_(weight)
-        part.bias.copy_(bias)
-    return part
-
-
-def _last_layers(last: torch.nn.Module) -> list[torch.nn.Conv2d]:
-    """A head's last layer, or both if it is separate for heatmaps and tags."""
-    return list(last.children()) or [last]
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    return layer
 
 
 def without_deconvolutions(module: torch.nn.Module) -> torch.nn.Module:
-    """The same network with its head's deconvolutions (stride 2, kernel 4) as convolutions of a quarter of the size.
+    """Returns the same network with its head's deconvolutions as convolutions of a quarter of the size.
 
-    An output pixel of such a deconvolution has but 2 x 2 inputs, and which weights they meet depends on whether its row
-    and column are even: four convolutions of kernel 2, whose outputs are interleaved. It is the same arithmetic, in a
-    form for which CPU engines have their quickest kernels, and int8 ones: ONNX Runtime has none for deconvolutions.
-    The last layer works pixel by pixel, so it comes before the interleaving, which then has little to move.
+    An output pixel of such a deconvolution (stride 2, kernel 4) has but 2 x 2 inputs, and which weights they meet
+    depends on whether its row and column are even: four convolutions of kernel 2, whose outputs are interleaved. It is
+    the same arithmetic, in a form for which CPU engines have their quickest kernels, and int8 ones: ONNX Runtime has
+    none for deconvolutions. The last layer works pixel by pixel, so it comes before the interleaving, which then has
+    little to move.
 
     Args:
-        module: from `load` or `with_separate_halves`; stays as it is.
-
-    Returns:
-        A module in eval mode, with `module`'s outputs; a network without deconvolutions (HRNet) is only copied.
+        module: from `load` or `with_separate_halves`; stays as it is. Without deconvolutions (HRNet) it is only copied.
     """
     import torch
     from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -205,11 +212,10 @@ def without_deconvolutions(module: torch.nn.Module) -> torch.nn.Module:
             self.order = torch.cat([part.view(4, -1).T.reshape(-1) for part in parts])
 
         def forward(self, features: torch.Tensor) -> torch.Tensor:
-            """(N, C, h, w) -> (N, C', 2h, 2w) float32."""
-            phases = torch.relu(self.convolution(features))
+            phases = torch.relu(self.convolution(features))  # (N, C, h, w) -> (N, 4 C', h + 1, w + 1)
             if self.last:
                 phases = torch.cat([layer(phases) for layer in self.last], dim=1)[:, self.order]
-            return torch.nn.functional.pixel_shuffle(phases, 2)[:, :, 1:-1, 1:-1]
+            return torch.nn.functional.pixel_shuffle(phases, 2)[:, :, 1:-1, 1:-1]  # (N, C', 2h, 2w)
 
     network = copy.deepcopy(module).eval()
     head = network.keypoint_head
@@ -218,8 +224,8 @@ def without_deconvolutions(module: torch.nn.Module) -> torch.nn.Module:
     for k in range(0, len(layers), 3):
         deconvolution, norm, activation = layers[k : k + 3]
         if not isinstance(activation, torch.nn.ReLU):
-            raise DataError(f"The head's layer {k + 2} is no ReLU but {activation}; is this mmpose 0.29.0?")
-        last = _last_layers(head.final_layer) if k + 3 == len(layers) else []
+            raise DataError(f"The head's layer {k + 2} is not a ReLU but {activation}; is this mmpose 0.29.0?")
+        last = (list(head.final_layer.children()) or [head.final_layer]) if k + 3 == len(layers) else []
         blocks.append(Interleaved(fuse_conv_bn_eval(deconvolution, norm, transpose=True), last))
     if blocks:
         head.deconv_layers, head.final_layer = torch.nn.Sequential(*blocks), torch.nn.Identity()
@@ -227,7 +233,7 @@ def without_deconvolutions(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def _convolution_of(deconvolution: torch.nn.ConvTranspose2d, phases_first: bool) -> torch.nn.Conv2d:
-    """The convolution that gives a deconvolution's four phases, (N, C, h, w) -> (N, 4 C', h + 1, w + 1).
+    """Returns the convolution that gives a deconvolution's four phases, (N, C, h, w) -> (N, 4 C', h + 1, w + 1).
 
     Output t of the first phase along an axis is the deconvolution's output 2t - 1, that of the second phase 2t; both
     come from inputs t - 1 and t.
@@ -250,80 +256,48 @@ def _convolution_of(deconvolution: torch.nn.ConvTranspose2d, phases_first: bool)
     weight, bias = weight.flatten(1, 2), deconvolution.bias.detach()[:, None].expand(-1, 4)
     if phases_first:
         weight, bias = weight.transpose(0, 1), bias.T
-    with torch.no_grad():
-        convolution.weight.copy_(weight.flatten(0, 1))
-        convolution.bias.copy_(bias.flatten())
-    return convolution
+    return _filled(convolution, weight.flatten(0, 1), bias.flatten())
 
 
 def _four_times(last: torch.nn.Conv2d) -> torch.nn.Conv2d:
-    """A convolution of kernel 1 that works on four phases alike, one after the other."""
+    """Returns a convolution of kernel 1 that works on four phases alike, one after the other."""
     import torch
 
     if last.kernel_size != (1, 1):
         raise DataError(f"The head's last layer has kernel {last.kernel_size}, which no official network has.")
     grouped = torch.nn.Conv2d(4 * last.in_channels, 4 * last.out_channels, 1, groups=4)
-    with torch.no_grad():
-        grouped.weight.copy_(last.weight.repeat(4, 1, 1, 1))
-        grouped.bias.copy_(last.bias.repeat(4))
-    return grouped
-
-
-@dataclass(frozen=True)
-class Size:
-    """How large a network is.
-
-    Attributes:
-        parameters: number of trained values.
-        gflops: billions of floating-point operations of its (transposed) convolutions for one 512x512 picture,
-            two per multiply-add; the rest (normalisation, additions, enlarging) is below 1 %.
-    """
-
-    parameters: int
-    gflops: float
-
-    def __str__(self) -> str:
-        """Both, rounded, as they are usually given."""
-        return f"{self.parameters / 1e6:.2f} M parameters, {self.gflops:.1f} GFLOP"
-
-
-def describe(module: torch.nn.Module) -> Size:
-    """Counts parameters and operations of a network; nothing is computed for it."""
-    import torch
-
-    twin = copy.deepcopy(module).to("meta").eval()  # tensors with shapes and no content
-    operations = []
-
-    def count(layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        # Each weight is used once per position of the map that the kernel walks over.
-        walked = inputs[0] if isinstance(layer, torch.nn.ConvTranspose2d) else output
-        operations.append(2 * layer.weight.numel() * walked.shape[-2] * walked.shape[-1])
-
-    for layer in twin.modules():
-        if isinstance(layer, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)):
-            layer.register_forward_hook(count)
-    with torch.inference_mode():
-        twin(torch.empty(1, 3, zoo.INPUT_SIZE, zoo.INPUT_SIZE, device="meta"))
-    return Size(sum(p.numel() for p in module.parameters()), sum(operations) / 1e9)
+    return _filled(grouped, last.weight.repeat(4, 1, 1, 1), last.bias.repeat(4))
 
 
 # ---------------------------------------------------------------------------------------------- weights
 
 
-def weights_file(model: str, weights: str | os.PathLike[str]) -> Path | None:
-    """The file that some weights of a network come from; None for `random`.
+@dataclass(frozen=True)
+class Weights:
+    """Some weights of a network, found and identified.
 
-    Args:
-        model: name of a network in `zoo`.
-        weights: as in `load`.
+    Attributes:
+        tag: their short name, see `paths.weights_tag`.
+        sha256: of the file; for `random`, of the recipe. The same random weights may differ in the last bits between
+            two machines, as sums do; that matters to nobody.
+        file: None for `random`.
+    """
+
+    tag: str
+    sha256: str
+    file: Path | None
+
+
+def find_weights(model: str, weights: str | os.PathLike[str]) -> Weights:
+    """Finds the weights of a network, as in `load`, and reads their file once, for its hash.
 
     Raises:
-        UsageError: there is no such network, or `weights` looks neither like a file nor like one of the words.
-        DataError: the file is not there, or it is not the official checkpoint that it is called.
+        UsageError: the network does not exist, or `weights` looks neither like a file nor like one of the words.
+        DataError: the file is missing, or is not the official checkpoint that it is called.
     """
     network = zoo.get(model)
     if weights == "random":
-        return None
+        return Weights("random", hashlib.sha256(_RANDOM_RECIPE.encode()).hexdigest(), None)
     if weights == "demo":
         path = paths.demo_weights(model)
         if not path.is_file():
@@ -335,35 +309,22 @@ def weights_file(model: str, weights: str | os.PathLike[str]) -> Path | None:
                 f"The official weights of {model} are not at {path}; `python -m helpers fetch --model {model}`, or "
                 f"copy {network.checkpoint_url} there from elsewhere, or use demo or random weights."
             )
-        found = artifacts.sha256(path)
-        if not found.startswith(network.sha256_prefix):
-            raise DataError(
-                f"{path} is not the official checkpoint of {model}: its SHA-256 begins with {found[:8]}, "
-                f"not {network.sha256_prefix}; download it again."
-            )
     else:
-        paths.weights_tag(weights)  # says what is wrong with it, if anything is
         path = Path(weights)
-    return path
-
-
-def weights_sha256(model: str, weights: str | os.PathLike[str]) -> str:
-    """What identifies some weights: the SHA-256 of their file; for `random`, of the recipe.
-
-    The same random weights may differ in the last bits between two machines, as sums do; that matters to nobody.
-
-    Raises:
-        UsageError, DataError: as `weights_file`.
-    """
-    path = weights_file(model, weights)
-    return hashlib.sha256(_RANDOM_RECIPE.encode()).hexdigest() if path is None else artifacts.sha256(path)
+    digest = artifacts.sha256(path) if path.is_file() else None
+    if weights == "official" and not digest.startswith(network.sha256_prefix):
+        raise DataError(
+            f"{path} is not the official checkpoint of {model}: its SHA-256 begins with {digest[:8]}, "
+            f"not {network.sha256_prefix}; download it again."
+        )
+    return Weights(paths.weights_tag(weights, digest), digest, path)  # says what is wrong with a file, if anything is
 
 
 def save_npz(module_or_state: torch.nn.Module | Mapping[str, torch.Tensor], path: str | os.PathLike[str]) -> Path:
     """Writes weights as float16 arrays by key: less than half the size, and readable without torch or unpickling.
 
     float16 and not int8, although int8 would be smaller: weights that already lie on an int8 grid would make
-    quantisation look lossless later on. Of a kernel's 10 bits after the leading one 8 are kept, which zip packs a tenth
+    quantization look lossless later on. Of a kernel's 10 bits after the leading one 8 are kept, which zip packs a tenth
     smaller; training in bfloat16 computes with 7. BatchNorm's batch counters are left out; nothing needs them.
 
     Args:
@@ -387,11 +348,11 @@ def save_npz(module_or_state: torch.nn.Module | Mapping[str, torch.Tensor], path
             continue
         with np.errstate(over="ignore"):  # reported below
             half = value.detach().cpu().numpy().astype(np.float16)
-            if half.ndim > 1:  # of the vectors, BatchNorm's among them, every bit
-                half = (half.view(np.uint16) + 2 & 0xFFFC).view(np.float16)  # the sign is a bit of its own
-            arrays[key] = half
-        if not np.isfinite(arrays[key]).all():
+        if half.ndim > 1:  # of the vectors, BatchNorm's among them, every bit
+            half = (half.view(np.uint16) + 2 & 0xFFFC).view(np.float16)  # the sign is a bit of its own
+        if not np.isfinite(half).all():
             raise DataError(f"{path} cannot be written: {key} holds values that float16 has no room for.")
+        arrays[key] = half
     with artifacts.atomic_write(path) as part:
         np.savez_compressed(part, **arrays)
     return path
@@ -418,11 +379,11 @@ def _torchvision_placeholder() -> Iterator[None]:
 
 
 def _assemble(backbone: torch.nn.Module, keypoint_head: torch.nn.Module) -> torch.nn.Module:
-    """Backbone and head as one module with one tensor as its output, as every engine wants it."""
+    """Returns backbone and head as one module with one tensor as its output, as every engine wants it."""
     import torch
 
     class BottomUpNetwork(torch.nn.Module):
-        """Picture -> 17 heatmaps and 17 tag maps at a quarter of its size."""
+        """Image -> 17 heatmaps and 17 tag maps at a quarter of its size."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -430,9 +391,8 @@ def _assemble(backbone: torch.nn.Module, keypoint_head: torch.nn.Module) -> torc
             self.keypoint_head = keypoint_head
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            """(N, 3, H, W) float32 -> (N, 34, H/4, W/4) float32."""
             [output] = self.keypoint_head(self.backbone(images))  # a list, for networks of several resolutions
-            return output
+            return output  # (N, 3, H, W) -> (N, 34, H/4, W/4) float32
 
     return BottomUpNetwork()
 
@@ -440,12 +400,12 @@ def _assemble(backbone: torch.nn.Module, keypoint_head: torch.nn.Module) -> torc
 # --------------------------------------------------------------------------------------- parts of `load`
 
 
-def _randomise(module: torch.nn.Module) -> None:
+def _randomize(module: torch.nn.Module) -> None:
     """Fills a network with seeded weights under which signals neither die nor explode.
 
-    He et al. 2015's initialisation; BatchNorm statistics taken from one batch of picture-like input, as if
-    trained; and the last convolution scaled so that heatmaps vary by 0.03 about 0 and tags by 1, channel by
-    channel: decoding then has a little to do, not a million candidates.
+    He et al. 2015's initialization; BatchNorm statistics taken from one batch of image-like input, as if trained; and
+    the last convolution scaled so that heatmaps vary by 0.03 about 0 and tags by 1, channel by channel: decoding then
+    has a little to do, not a million candidates.
     """
     import torch
 
@@ -503,11 +463,6 @@ def _is_counter(key: str) -> bool:
     return key.endswith("num_batches_tracked")
 
 
-def _read_state(path: Path) -> dict[str, torch.Tensor]:
-    """Weights by key from an .npz or a torch file; nothing in either is executed."""
-    return _read_npz(path) if path.suffix == ".npz" else _read_torch(path)
-
-
 def _read_npz(path: Path) -> dict[str, torch.Tensor]:
     import torch
 
@@ -515,7 +470,7 @@ def _read_npz(path: Path) -> dict[str, torch.Tensor]:
         with np.load(path, allow_pickle=False) as archive:
             return {key: torch.from_numpy(archive[key].astype(np.float32)) for key in archive.files}
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is no readable .npz of weights (cut short?); copy or make it again.") from error
+        raise DataError(f"{path} is not a readable .npz of weights (cut short?); copy or make it again.") from error
 
 
 def _read_torch(path: Path) -> dict[str, torch.Tensor]:
@@ -537,11 +492,11 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
                 "and plain data are read."
             ) from error
         raise DataError(
-            f"{path} is no readable checkpoint (cut short, or no torch file?); copy or download it again."
+            f"{path} is not a readable checkpoint (cut short, or not a torch file?); copy or download it again."
         ) from error
     state = document.get("state_dict", document) if isinstance(document, dict) else None
     if not isinstance(state, dict) or not state or not all(torch.is_tensor(value) for value in state.values()):
-        raise DataError(f"{path} is no checkpoint: it has no `state_dict` of tensors.")
+        raise DataError(f"{path} is not a checkpoint: it has no `state_dict` of tensors.")
     return state
 
 
