@@ -50,14 +50,15 @@ class PyTorchBackend(Backend):
 
         facts = exported(onnx_path)
         weights = facts["weights"] if facts["weights"] in paths.WEIGHTS else facts["weights_file"]
-        if network.weights_sha256(facts["model"], weights) != facts["weights_sha256"]:
+        found = network.find_weights(facts["model"], weights)
+        if found.sha256 != facts["weights_sha256"]:
             raise DataError(f"The weights of {onnx_path} ({weights}) have changed since; export it again.")
-        state = network.load(facts["model"], weights).state_dict()
+        state = network.load_file(facts["model"], found.file).state_dict()
         with out.open("wb") as file:  # given a name, torch refuses those that begin with a dot
             torch.save(state, file)
 
     def _load(self, path: Path, facts: dict[str, Any], device_id: int) -> Engine:
-        return PyTorchEngine(facts, network.load(facts["model"], path))
+        return PyTorchEngine(facts, network.load_file(facts["model"], path))
 
 
 class PyTorchEngine(Engine):

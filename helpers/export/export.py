@@ -18,7 +18,6 @@ import dataclasses
 import importlib.util
 import io
 import logging
-import os
 import time
 import warnings
 from dataclasses import dataclass
@@ -27,12 +26,14 @@ from typing import TYPE_CHECKING, Iterator, Sequence
 
 import numpy as np
 
-from helpers import artifacts, paths, zoo
+from helpers import artifacts, paths
 from helpers.errors import DataError, UsageError, first_line
 from helpers.export import network
 from helpers.keypoints import COCO17
 
 if TYPE_CHECKING:
+    import os
+
     import onnx
     import torch
 
@@ -97,13 +98,11 @@ class CheckRow:
         return max(self.heatmaps.relative, self.tags.relative)
 
     def as_dict(self) -> dict[str, object]:
-        """One flat row for a table."""
-        row: dict[str, object] = {"opset": self.opset, "batch": self.batch}
-        row.update({"height": self.height, "width": self.width})
+        """Returns one flat row for a table."""
+        row = {key: getattr(self, key) for key in ("opset", "batch", "height", "width")}
         for half in ("heatmaps", "tags"):
-            row.update({f"{half} {k}": v for k, v in dataclasses.asdict(getattr(self, half)).items()})
-        row.update({"relative": self.relative, "passed": self.passed})
-        return row
+            row.update({f"{half} {key}": value for key, value in dataclasses.asdict(getattr(self, half)).items()})
+        return {**row, "relative": self.relative, "passed": self.passed}
 
 
 def export(
@@ -118,7 +117,7 @@ def export(
 ) -> Path:
     """Makes the ONNX file of a network, or finds the one made before.
 
-    The file has input `input`, (batch, 3, height, width) float32 normalised RGB, and output `output` (batch, 34,
+    The file has input `input`, (batch, 3, height, width) float32 normalized RGB, and output `output` (batch, 34,
     height/4, width/4) float32, batch, height and width free. A file is used again if its sidecar tells of the same
     weights, the same versions of torch, onnx and mmpose and (at least) the same checks, and if it was not changed
     since. It appears only after it has passed; a failed export leaves nothing behind.
@@ -128,8 +127,8 @@ def export(
         weights: as in `network.load`.
         opset: 11 or 17.
         out: the file to write; by default `paths.onnx_file`.
-        shapes: (height, width) to compare at, see `verify`.
-        batches: batch sizes to compare at.
+        shapes: (height, width) to compare at, multiples of 32: (1024, 512) is a portrait.
+        batches: batch sizes to compare at, each with each shape.
         force: export even if the file can be used again.
 
     Returns:
@@ -142,33 +141,31 @@ def export(
     """
     if not all(importlib.util.find_spec(package) for package in ("onnx", "onnxruntime")):
         raise DataError("Exporting needs onnx and onnxruntime; install requirements.txt.")
-    zoo.get(model)
     if opset not in OPSETS:
         raise UsageError(f"Opset {opset} is not supported; use 11 (for MagicMind) or 17 (for the others).")
-    tag = paths.weights_tag(weights)
-    path = paths.onnx_file(model, tag, opset) if out is None else Path(out)
+    found = network.find_weights(model, weights)
+    path = paths.onnx_file(model, found.tag, opset) if out is None else Path(out)
     if path.suffix != ".onnx":
         raise UsageError(f"An exported network is called something.onnx, not {path.name}.")
     decides = {
         "model": model,
-        "weights": tag,
-        "weights_sha256": network.weights_sha256(model, weights),
+        "weights": found.tag,
+        "weights_sha256": found.sha256,
         "opset": opset,
         "versions": {package: artifacts.package_version(package) for package in ("torch", "onnx", "mmpose")},
         "format": _FORMAT,
     }
-    source = network.weights_file(model, weights)
-    weights_file = None if source is None else str(source.resolve())
+    weights_file = None if found.file is None else str(found.file.resolve())
     if not force and artifacts.is_current(path, decides) and _covers(path, shapes, batches):
         _follow(path, weights_file)
         return path
 
     start = time.perf_counter()
-    module = network.load(model, weights)
+    module = network.load_file(model, found.file)
     with artifacts.atomic_write(path) as part:
         _write(module, part, opset)
         _check_graph(part, opset, path.name)
-        rows = _verify(part, module, shapes, batches, TOLERANCE, path.name)
+        rows = _verify(part, module, shapes, batches, path.name)
     artifacts.write_sidecar(
         path,
         **decides,
@@ -181,7 +178,7 @@ def export(
 
 
 def read_checks(path: str | os.PathLike[str]) -> list[CheckRow]:
-    """The comparisons that an exported file has passed, from its sidecar.
+    """Reads the comparisons that an exported file has passed from its sidecar.
 
     Raises:
         DataError: the sidecar is missing or damaged.
@@ -196,10 +193,7 @@ def read_checks(path: str | os.PathLike[str]) -> list[CheckRow]:
 
 
 def operators(path: str | os.PathLike[str]) -> dict[str, int]:
-    """How many operators of each kind an ONNX file has, the most frequent first.
-
-    Args:
-        path: the file.
+    """Counts the operators of each kind in an ONNX file, the most frequent first.
 
     Raises:
         DataError: it cannot be read.
@@ -213,48 +207,17 @@ def operators(path: str | os.PathLike[str]) -> dict[str, int]:
     return dict(collections.Counter(node.op_type for node in document.graph.node).most_common())
 
 
-def verify(
-    onnx_path: str | os.PathLike[str],
-    module: torch.nn.Module,
-    shapes: Sequence[tuple[int, int]] = CHECK_SHAPES,
-    batches: Sequence[int] = CHECK_BATCHES,
-    tolerance: float = TOLERANCE,
-) -> list[CheckRow]:
-    """Compares an ONNX file, run by ONNX Runtime, with the network it was made from.
-
-    Args:
-        onnx_path: the file.
-        module: the network as `network.load` gives it.
-        shapes: (height, width) of the inputs, multiples of 32: (1024, 512) is a portrait.
-        batches: each shape is tried with each of these batch sizes, on seeded input like pictures.
-        tolerance: largest absolute error allowed, as a share of the range of the heatmaps or of the tags.
-
-    Returns:
-        One row per shape and batch; all have passed.
-
-    Raises:
-        DataError: an error exceeds the tolerance, an output is not finite, or ONNX Runtime cannot run the file.
-    """
-    path = Path(onnx_path)
-    return _verify(path, module, shapes, batches, tolerance, path.name)
-
-
 def _verify(
-    path: Path,
-    module: torch.nn.Module,
-    shapes: Sequence[tuple[int, int]],
-    batches: Sequence[int],
-    tolerance: float,
-    name: str,
+    path: Path, module: torch.nn.Module, shapes: Sequence[tuple[int, int]], batches: Sequence[int], name: str
 ) -> list[CheckRow]:
-    """`verify`, with the name by which messages call a file that does not have its final one yet."""
+    """Compares an ONNX file, which messages call `name`, with the network it was made from; all rows have passed."""
     import onnx
     import onnxruntime
     import torch
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
+    options.log_severity_level = 3  # errors only
     rows = []
     try:
         opset = _opset(onnx.load(str(path)))
@@ -265,7 +228,7 @@ def _verify(
                 [found] = session.run([OUTPUT], {INPUT: images})
                 with torch.inference_mode():
                     wanted = module(torch.from_numpy(images)).numpy()
-                rows.append(_compare(found, wanted, opset, (batch, height, width), tolerance))
+                rows.append(_compare(found, wanted, opset, (batch, height, width)))
     except Exception as error:  # protobuf and ONNX Runtime have a dozen kinds, without a common ancestor
         raise DataError(f"{name} does not run in ONNX Runtime: {first_line(error)}.") from error
     for row in rows:
@@ -273,34 +236,27 @@ def _verify(
             raise DataError(
                 f"{name} does not compute what PyTorch does: at {row.batch}x3x{row.height}x{row.width} the largest "
                 f"error is {row.heatmaps.relative:.2g} of the heatmaps' range and {row.tags.relative:.2g} of the "
-                f"tags' ({tolerance:g} is allowed); export it again."
+                f"tags' ({TOLERANCE:g} is allowed); export it again."
             )
     return rows
 
 
-def _compare(
-    found: np.ndarray, wanted: np.ndarray, opset: int, shape: tuple[int, int, int], tolerance: float
-) -> CheckRow:
+def _compare(found: np.ndarray, wanted: np.ndarray, opset: int, shape: tuple[int, int, int]) -> CheckRow:
     """Judges one output (N, 34, h, w) float32 by PyTorch's."""
-    heatmaps, tags = (
-        _difference(found[:, half], wanted[:, half]) for half in (slice(len(COCO17)), slice(len(COCO17), None))
-    )
-    passed = all(half.max_abs <= tolerance * half.range for half in (heatmaps, tags))  # not so for NaN
+    halves = (slice(len(COCO17)), slice(len(COCO17), None))
+    heatmaps, tags = (_difference(found[:, half], wanted[:, half]) for half in halves)
+    passed = all(half.max_abs <= TOLERANCE * half.range for half in (heatmaps, tags))  # not so for NaN
     return CheckRow(opset, *shape, heatmaps=heatmaps, tags=tags, passed=passed)
 
 
 def _difference(found: np.ndarray, wanted: np.ndarray) -> Difference:
     a, b = found.astype(np.float64).ravel(), wanted.astype(np.float64).ravel()
     lengths = np.linalg.norm(a) * np.linalg.norm(b)
-    return Difference(
-        max_abs=float(np.abs(a - b).max()),
-        range=float(np.ptp(b)),
-        cosine=float(a @ b / lengths) if lengths else 1.0,
-    )
+    return Difference(float(np.abs(a - b).max()), float(np.ptp(b)), float(a @ b / lengths) if lengths else 1.0)
 
 
 def _covers(path: Path, shapes: Sequence[tuple[int, int]], batches: Sequence[int]) -> bool:
-    """Whether an exported file has passed these checks; one whose sidecar cannot tell has not."""
+    """Tells whether an exported file has passed these checks; one whose sidecar cannot tell has not."""
     try:
         done = [(row.batch, row.height, row.width) for row in read_checks(path)]
     except DataError:
@@ -341,7 +297,7 @@ def _write(module: torch.nn.Module, path: Path, opset: int) -> None:
 
 
 def _free(dims: list[int | str]) -> dict[int, str]:
-    """The dimensions that have a name instead of a size, by axis."""
+    """Returns the dimensions that have a name instead of a size, by axis."""
     return {axis: dim for axis, dim in enumerate(dims) if isinstance(dim, str)}
 
 
@@ -371,43 +327,34 @@ def _check_graph(path: Path, opset: int, name: str) -> None:
     try:
         document = onnx.load(str(path))
         onnx.checker.check_model(document, full_check=True)
-        _expect(name, "input type", _type(document.graph.input[0]), "float32")
-        _expect(name, "output type", _type(document.graph.output[0]), "float32")
         free = infer_shapes(document, check_type=True, strict_mode=True, data_prop=True)
         sized = onnx.ModelProto()
         sized.CopyFrom(document)
-        sizes = {"batch": 2, "height": 512, "width": 704}
-        for axis, dim in _free(_INPUT_DIMS).items():
-            sized.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = sizes[dim]
+        for axis, size in zip((0, 2, 3), (2, 512, 704)):
+            sized.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = size
         for dim in sized.graph.output[0].type.tensor_type.shape.dim:
             dim.Clear()
         sized = infer_shapes(sized, check_type=True, strict_mode=True, data_prop=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise DataError(f"{name} is no valid ONNX graph: {first_line(error)}") from error
-    _expect(name, "opset", _opset(document), opset)
-    _expect(name, "inputs and outputs", [v.name for v in (*free.graph.input, *free.graph.output)], [INPUT, OUTPUT])
-    _expect(name, "free input", _dims(free.graph.input[0]), _INPUT_DIMS)
-    _expect(name, "free output", _dims(free.graph.output[0]), _OUTPUT_DIMS)
-    _expect(name, "output for 2x3x512x704", _dims(sized.graph.output[0]), [2, 2 * len(COCO17), 128, 176])
-
-
-def _expect(name: str, what: str, found: object, wanted: object) -> None:
-    if found != wanted:
-        raise DataError(f"{name} has the wrong {what}: {found}, not {wanted}; the exporter has changed.")
+        raise DataError(f"{name} is not a valid ONNX graph: {first_line(error)}") from error
+    ends = [*free.graph.input, *free.graph.output]
+    for what, is_, wanted in (
+        ("opset", _opset(document), opset),
+        ("inputs and outputs", [value.name for value in ends], [INPUT, OUTPUT]),
+        ("types", [value.type.tensor_type.elem_type for value in ends], [onnx.TensorProto.FLOAT] * 2),
+        ("free input", _dims(free.graph.input[0]), _INPUT_DIMS),
+        ("free output", _dims(free.graph.output[0]), _OUTPUT_DIMS),
+        ("output for 2x3x512x704", _dims(sized.graph.output[0]), [2, 2 * len(COCO17), 128, 176]),
+    ):
+        if is_ != wanted:
+            raise DataError(f"{name} has the wrong {what}: {is_}, not {wanted}; the exporter has changed.")
 
 
 def _opset(document: onnx.ModelProto) -> int:
-    """The version of ONNX's own operators."""
+    """Returns the version of ONNX's own operators."""
     return next(entry.version for entry in document.opset_import if entry.domain in ("", "ai.onnx"))
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[int | str]:
-    """Sizes and, where free, names of a tensor's dimensions."""
+    """Returns sizes and, where free, names of a tensor's dimensions."""
     return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
-
-
-def _type(value: onnx.ValueInfoProto) -> str:
-    """Name of the type of a tensor's elements, as NumPy calls it."""
-    import onnx
-
-    return onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name

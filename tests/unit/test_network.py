@@ -15,7 +15,7 @@ import torch
 
 from helpers import artifacts, paths, zoo
 from helpers.errors import DataError, UsageError
-from helpers.export import network
+from helpers.export import export, network
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +51,8 @@ def refused(path, model: str = "MobileNetv2") -> str:
 def test_networks_are_what_the_table_says(model):
     module = network.build(model)
     assert {key.split(".")[0] for key in module.state_dict()} == {"backbone", "keypoint_head"}
-    size = network.describe(module)
-    assert round(size.parameters / 1e6, 2) == zoo.get(model).params_m
-    assert round(size.gflops, 1) == zoo.get(model).gflops
+    published = zoo.get(model)
+    assert network.describe(module) == f"{published.params_m:.2f} M parameters, {published.gflops:.1f} GFLOP"
     with torch.inference_mode():
         output = module.eval()(torch.zeros(2, 3, 128, 192))
     assert output.shape == (2, 34, 32, 48)
@@ -69,7 +68,7 @@ def test_torchvision_is_not_left_behind():
     """In a fresh process, because the parity tests install a stand-in of their own."""
     code = (
         "import sys, warnings; warnings.simplefilter('error')\n"
-        "from helpers import network\n"
+        "from helpers.export import network\n"
         "assert 'torch' not in sys.modules and 'mmpose' not in sys.modules\n"
         "network.build('MobileNetv2')\n"
         "import importlib.util\n"
@@ -141,7 +140,8 @@ def test_demo_weights_come_from_the_demo_folder(mobilenet, tmp_path, monkeypatch
     file = network.load("MobileNetv2", tmp_path / "weights" / "MobileNetv2.npz")
     assert torch.equal(loaded.keypoint_head.final_layer.weight, file.keypoint_head.final_layer.weight)
     assert torch.equal(loaded.keypoint_head.final_layer.bias, mobilenet.keypoint_head.final_layer.bias.half().float())
-    assert network.weights_sha256("MobileNetv2", "demo") == artifacts.sha256(tmp_path / "weights" / "MobileNetv2.npz")
+    found = network.find_weights("MobileNetv2", "demo")
+    assert found.sha256 == artifacts.sha256(tmp_path / "weights" / "MobileNetv2.npz")
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["torch >= 1.6", "torch of 2020"])
@@ -194,7 +194,7 @@ def test_truncated_checkpoint(mobilenet, tmp_path, suffix, share):
 def test_damaged_checkpoint(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     path.write_text("<html>404 not found</html>")
-    assert "no readable" in refused(path)
+    assert "not a readable" in refused(path)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_no_code_is_run(tmp_path, form):
 def test_torchscript_is_no_checkpoint(tmp_path):
     """A program in a file that `torch.load` would otherwise hand over to another loader."""
     torch.jit.save(torch.jit.trace(torch.nn.Linear(1, 1), torch.zeros(1, 1)), str(tmp_path / "a.pth"))
-    assert "no readable checkpoint" in refused(tmp_path / "a.pth")
+    assert "not a readable checkpoint" in refused(tmp_path / "a.pth")
 
 
 def test_missing_official_checkpoint(models):
@@ -255,7 +255,24 @@ def test_official_checkpoint_must_have_its_hash(mobilenet, models, monkeypatch):
     monkeypatch.setitem(zoo.NETWORKS, "MobileNetv2", right)
     loaded = network.load("MobileNetv2", "official").state_dict()
     assert all(torch.equal(loaded[key], value) for key, value in mobilenet.state_dict().items())
-    assert network.weights_sha256("MobileNetv2", "official") == digest
+    assert network.find_weights("MobileNetv2", "official").sha256 == digest
+
+
+@pytest.mark.parametrize("weights", ["official", "file"])
+def test_weights_are_hashed_once(mobilenet, models, tmp_path, monkeypatch, weights):
+    """Whether the network is exported, or was before."""
+    path = paths.checkpoint(zoo.get("MobileNetv2").checkpoint_url) if weights == "official" else tmp_path / "a.pth"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(as_mmcv_saves(mobilenet.state_dict()), path)
+    right = dataclasses.replace(zoo.get("MobileNetv2"), sha256_prefix=artifacts.sha256(path)[:8])
+    monkeypatch.setitem(zoo.NETWORKS, "MobileNetv2", right)
+    hashed, sha256 = [], artifacts.sha256
+    for module in (artifacts, paths):
+        monkeypatch.setattr(module, "sha256", lambda file: hashed.append(str(file)) or sha256(file))
+    for _ in range(2):
+        hashed.clear()
+        export.export("MobileNetv2", path if weights == "file" else weights, shapes=[(64, 64)], batches=[1])
+        assert hashed.count(str(path)) == 1
 
 
 def test_weights_that_are_nothing(tmp_path):
