@@ -1,4 +1,4 @@
-"""A calibration set is a seeded sample of different pictures, none of them scored, read one at a time."""
+"""A calibration set is a seeded sample of different images, none of them scored, read one at a time."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from helpers.pose.preprocess import resize_align, to_input
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """A plain folder of three pictures of different content and shape."""
+def images(tmp_path):
+    """A plain folder of three images of different content and shape."""
     random = np.random.default_rng(0)
     for name, (height, width) in {"a.png": (64, 64), "b.png": (64, 96), "c.png": (128, 64)}.items():
         cv2.imwrite(str(tmp_path / name), random.integers(0, 256, (height, width, 3), np.uint8))
@@ -43,17 +43,17 @@ def test_sample_is_seeded_and_grows():
     assert small.files != other.files
 
 
-def test_plain_folder(pictures):
-    assert [path.name for path in CalibrationSet(pictures, count=None).files] == ["a.png", "b.png", "c.png"]
-    assert len(CalibrationSet(pictures, count=2)) == 2
+def test_plain_folder(images):
+    assert [path.name for path in CalibrationSet(images, count=None).files] == ["a.png", "b.png", "c.png"]
+    assert len(CalibrationSet(images, count=2)) == 2
     with pytest.raises(UsageError, match="from 1 to 3"):
-        CalibrationSet(pictures, count=4)
+        CalibrationSet(images, count=4)
     with pytest.raises(DataError, match="no image folder"):
-        CalibrationSet(pictures / "gone")
+        CalibrationSet(images / "gone")
 
 
-def test_each_picture_is_read_as_the_network_sees_it(pictures):
-    chosen = CalibrationSet(pictures, count=None)
+def test_each_image_is_read_as_the_network_sees_it(images):
+    chosen = CalibrationSet(images, count=None)
     batches = chosen.batches()
     assert isinstance(batches, types.GeneratorType)
     batches = list(batches)
@@ -63,30 +63,30 @@ def test_each_picture_is_read_as_the_network_sees_it(pictures):
     assert len({batch.tobytes() for batch in batches}) == 3  # the sample's loop repeats the first
 
 
-def test_fixed_shape(pictures):
-    square = list(CalibrationSet(pictures, count=None, input_shape=(512, 512)).batches())
+def test_fixed_shape(images):
+    square = list(CalibrationSet(images, count=None, input_shape=(512, 512)).batches())
     assert {batch.shape for batch in square} == {(1, 3, 512, 512)}
-    middle = resize_align(read_image(pictures / "b.png"))[0][:, 128:640]
+    middle = resize_align(read_image(images / "b.png"))[0][:, 128:640]
     np.testing.assert_array_equal(square[1], to_input([middle]))
-    [_, _, tall] = CalibrationSet(pictures, count=None, input_shape=(256, 512)).batches()
+    [_, _, tall] = CalibrationSet(images, count=None, input_shape=(256, 512)).batches()
     assert tall.shape == (1, 3, 256, 512)
     black = to_input([np.zeros((1, 1, 3), np.uint8)])[0, :, 0, 0]
     np.testing.assert_array_equal(tall[0, :, 100, 0], black)
 
 
-def test_description_tells_sets_apart(pictures):
+def test_description_tells_sets_apart(images):
     kinds = [{}, {"method": "entropy"}, {"count": 2}, {"seed": 1, "count": 2}, {"input_shape": (512, 512)}]
-    told = [json.dumps(CalibrationSet(pictures, **{"count": 3, **kind}).describe()) for kind in kinds]
+    told = [json.dumps(CalibrationSet(images, **{"count": 3, **kind}).describe()) for kind in kinds]
     assert len(set(told)) == len(kinds)
     facts = json.loads(told[0])
-    assert facts["images"] == [artifacts.sha256(path) for path in sorted(pictures.iterdir())]
+    assert facts["images"] == [artifacts.sha256(path) for path in sorted(images.iterdir())]
     assert (facts["count"], facts["method"], facts["seed"], facts["shape"]) == (3, "minmax", 0, "each its own")
     before = told[0]
-    cv2.imwrite(str(pictures / "a.png"), np.zeros((64, 64, 3), np.uint8))  # the same name, another picture
-    assert json.dumps(CalibrationSet(pictures, count=3).describe()) != before
+    cv2.imwrite(str(images / "a.png"), np.zeros((64, 64, 3), np.uint8))  # the same name, another image
+    assert json.dumps(CalibrationSet(images, count=3).describe()) != before
 
 
-def test_scored_pictures_are_refused_under_any_name(tmp_path):
+def test_scored_images_are_refused_under_any_name(tmp_path):
     scored = CocoDataset(paths.demo_data(), "val2017")
     with pytest.raises(UsageError, match="8 of 8 calibration images are also scored"):
         CalibrationSet(paths.demo_data(), "val2017", 8).refuse(scored)
