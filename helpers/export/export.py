@@ -224,7 +224,7 @@ def _verify(
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         for height, width in shapes:
             for batch in batches:
-                images = network.picture_like(batch, height, width, seed=height * width + batch)
+                images = network.image_like(batch, height, width, seed=height * width + batch)
                 [found] = session.run([OUTPUT], {INPUT: images})
                 with torch.inference_mode():
                     wanted = module(torch.from_numpy(images)).numpy()

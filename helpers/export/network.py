@@ -107,7 +107,7 @@ def load_file(model: str, path: Path | None) -> torch.nn.Module:
     return module.eval()
 
 
-def picture_like(batch: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+def image_like(batch: int, height: int, width: int, seed: int = 0) -> np.ndarray:
     """Returns seeded input with the statistics of normalized photographs, for checks and for fitting random weights.
 
     White noise would not do: a network that averages neighbors sees next to nothing in it. Patches from 2x2 to
@@ -420,7 +420,7 @@ def _randomize(module: torch.nn.Module) -> None:
     for norm in norms:
         norm.reset_parameters()
         norm.momentum = None  # the plain mean over all batches, of which there is one
-    images = torch.from_numpy(picture_like(4, 256, 256))
+    images = torch.from_numpy(image_like(4, 256, 256))
     with torch.no_grad():
         module.train()(images)
         for norm, momentum in zip(norms, momenta):

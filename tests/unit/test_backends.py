@@ -151,7 +151,7 @@ def test_engine_describes_itself(engine, built):
 def test_engine_computes_the_network(engine, shape):
     import torch
 
-    images = network.picture_like(*shape)
+    images = network.image_like(*shape)
     output = engine.run(images)
     count, height, width = shape
     assert output.shape == (count, 34, height // 4, width // 4)
@@ -162,7 +162,7 @@ def test_engine_computes_the_network(engine, shape):
 
 
 def test_layout_in_memory_does_not_matter(engine):
-    images = network.picture_like(2, 64, 96)
+    images = network.image_like(2, 64, 96)
     mirrored = images[..., ::-1]
     np.testing.assert_array_equal(engine.run(mirrored), engine.run(mirrored.copy()))
 
@@ -194,10 +194,10 @@ def test_static_model(name, exported, models):
     assert path.name == "MobileNetv2_mmpose_model_force_float32_false_2"
     engine = backend.load(path)
     assert (engine.dynamic_shape, engine.batch_size, engine.input_shape) == (False, 2, (64, 96))
-    assert engine.run(network.picture_like(2, 64, 96)).shape == (2, 34, 16, 24)
+    assert engine.run(network.image_like(2, 64, 96)).shape == (2, 34, 16, 24)
     for wrong in ((1, 64, 96), (2, 96, 64)):
         with pytest.raises(UsageError, match=r"takes \(2, 3, 64, 96\) float32, for which it was built"):
-            engine.run(network.picture_like(*wrong))
+            engine.run(network.image_like(*wrong))
 
 
 def test_static_shape_is_in_the_graph(exported, ort):
@@ -208,7 +208,7 @@ def test_static_shape_is_in_the_graph(exported, ort):
 
 
 def test_opset_11_serves_too(exported, ort, engine):
-    images = network.picture_like(1, 64, 64)
+    images = network.image_like(1, 64, 64)
     with ort.load(ort.build(exported[11], BuildSpec())) as older:
         np.testing.assert_allclose(older.run(images), engine.run(images), atol=1e-3)
 
@@ -219,7 +219,7 @@ def test_closed_engine(built):
         pass
     engine.close()
     with pytest.raises(UsageError, match="closed"):
-        engine.run(network.picture_like(1, 64, 64))
+        engine.run(network.image_like(1, 64, 64))
 
 
 @pytest.mark.parametrize("device_id", [1, -1])
@@ -366,7 +366,7 @@ def test_output_of_another_shape_is_refused(ort, tmp_path):
     """A network that returns its input: 3 channels of full size."""
     engine = ort.load(ort.build(one_node_model(tmp_path / "a.onnx", "Relu"), BuildSpec()))
     with pytest.raises(DataError, match=r"returned \(1, 3, 64, 64\) float32 instead of \(1, 34, 16, 16\)"):
-        engine.run(network.picture_like(1, 64, 64))
+        engine.run(network.image_like(1, 64, 64))
 
 
 def test_failure_inside_the_engine_is_one_line(ort, tmp_path):
@@ -374,7 +374,7 @@ def test_failure_inside_the_engine_is_one_line(ort, tmp_path):
     weight = helper.make_tensor("weight", TensorProto.FLOAT, (34, 1, 4, 4), np.zeros(34 * 16))
     engine = ort.load(ort.build(one_node_model(tmp_path / "a.onnx", "Conv", weight, strides=[4, 4]), BuildSpec()))
     with pytest.raises(DataError, match=r"ONNX Runtime failed on \(1, 3, 64, 64\)") as caught:
-        engine.run(network.picture_like(1, 64, 64))
+        engine.run(network.image_like(1, 64, 64))
     assert "\n" not in str(caught.value)
 
 
@@ -386,7 +386,7 @@ def test_pytorch_wants_the_weights_that_were_exported(models, tmp_path):
     onnx_path = export.export("MobileNetv2", weights, shapes=[(64, 64)], batches=[1])
     engine = backends.get("pytorch").load(backends.get("pytorch").build(onnx_path, BuildSpec()))
     reference = backends.get("onnxruntime").load(backends.get("onnxruntime").build(onnx_path, BuildSpec()))
-    images = network.picture_like(1, 64, 64)
+    images = network.image_like(1, 64, 64)
     np.testing.assert_allclose(engine.run(images), reference.run(images), atol=1e-3)
     network.save_npz({key: value * 2 for key, value in module.state_dict().items()}, weights)
     with pytest.raises(DataError, match="have changed since"):
@@ -396,7 +396,7 @@ def test_pytorch_wants_the_weights_that_were_exported(models, tmp_path):
 def test_engine_of_a_network_that_was_not_exported(engine):
     from helpers.backends.pytorch import engine_of
 
-    images = network.picture_like(2, 64, 96)
+    images = network.image_like(2, 64, 96)
     with engine_of(network.load("MobileNetv2", "random")) as direct:
         assert direct.dynamic_shape
         np.testing.assert_allclose(direct.run(images), engine.run(images), atol=1e-3)
@@ -443,7 +443,7 @@ def test_openvino_container_that_is_damaged_though_its_hash_fits(exported, openv
 
 def test_openvino_computes_in_float32_unless_told_otherwise(exported, openvino):
     """By itself it takes bfloat16 on processors that have it."""
-    images = network.picture_like(1, 64, 64)
+    images = network.image_like(1, 64, 64)
     full, half = (openvino.build(exported[17], BuildSpec(name)) for name in ("force_float32", "force_float16"))
     assert half.stat().st_size < 0.55 * full.stat().st_size
     with openvino.load(full) as exact, openvino.load(half) as rounded:
@@ -462,15 +462,15 @@ def test_openvino_static_shape_is_in_the_graph(exported, openvino):
 
 def test_outputs_are_the_callers(engine):
     """Not memory of the engine that the next run overwrites."""
-    first = engine.run(network.picture_like(1, 64, 64, 1))
+    first = engine.run(network.image_like(1, 64, 64, 1))
     before = first.copy()
-    engine.run(network.picture_like(1, 64, 64, 2))
+    engine.run(network.image_like(1, 64, 64, 2))
     np.testing.assert_array_equal(first, before)
 
 
 def test_engines_run_from_several_threads(built):
     backend, path = built
-    batches = [network.picture_like(1, 64, 64, seed) for seed in range(3)]
+    batches = [network.image_like(1, 64, 64, seed) for seed in range(3)]
     with backend.load(path) as one, backend.load(path) as other:
         wanted = [one.run(batch) for batch in batches]
         found = {}
@@ -518,7 +518,7 @@ def test_openvino_failures_are_one_line(openvino, models, tmp_path):
     weight = helper.make_tensor("weight", TensorProto.FLOAT, (34, 1, 4, 4), np.zeros(34 * 16))  # of grey pictures
     path = openvino.build(one_node_model(tmp_path / "b.onnx", "Conv", weight, strides=[4, 4]), BuildSpec())
     with pytest.raises(DataError, match=r"OpenVINO (failed on|cannot read)|openvino engine returned") as caught:
-        openvino.load(path).run(network.picture_like(1, 64, 64))
+        openvino.load(path).run(network.image_like(1, 64, 64))
     assert "\n" not in str(caught.value)
 
 

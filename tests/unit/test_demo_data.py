@@ -173,7 +173,7 @@ def test_a_teacher_reaches_every_layer(model):
 
     teacher = Teacher("MobileNetv2")
     trainee = Trainee(model, teacher).train()
-    x = torch.from_numpy(network.picture_like(2, 64, 64))
+    x = torch.from_numpy(network.image_like(2, 64, 64))
     y, told = trainee(x), teacher(x)
     terms = hint_losses(trainee, y, teacher, told, torch.zeros(2, 17, 16, 16))
     sum(terms.values()).backward()

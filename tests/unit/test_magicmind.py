@@ -298,7 +298,7 @@ def test_the_order_of_letting_go(backend, built, monkeypatch, closed):
 @pytest.mark.parametrize("shape", [(1, 64, 64), (2, 128, 192), (4, 64, 256)])
 def test_it_computes_what_onnx_runtime_does(engine, tiny, shape):
     ort = backends.get("onnxruntime")
-    images = network.picture_like(*shape)
+    images = network.image_like(*shape)
     with ort.load(ort.build(tiny, BuildSpec())) as reference:
         np.testing.assert_allclose(engine.run(images), reference.run(images), rtol=1e-5, atol=1e-5)
 

@@ -84,20 +84,20 @@ def test_random_weights_repeat_and_behave(mobilenet):
     assert all(torch.allclose(first[key], again[key], rtol=1e-4, atol=1e-6) for key in first)
     assert not mobilenet.training
     with torch.inference_mode():
-        output = mobilenet(torch.from_numpy(network.picture_like(2, 256, 320, seed=3)))
+        output = mobilenet(torch.from_numpy(network.image_like(2, 256, 320, seed=3)))
     heatmaps, tags = output[:, :17], output[:, 17:]
     assert 0.02 < heatmaps.std() < 0.06
     assert abs(heatmaps.mean()) < 0.01
     assert 0.7 < tags.std() < 2
 
 
-def test_picture_like_is_seeded_and_normalised():
-    images = network.picture_like(8, 256, 320)
+def test_image_like_is_seeded_and_normalised():
+    images = network.image_like(8, 256, 320)
     assert images.shape == (8, 3, 256, 320)
     assert images.dtype == np.float32
     assert abs(images.std() - 1) < 0.1
-    assert (images == network.picture_like(8, 256, 320)).all()
-    assert (images != network.picture_like(8, 256, 320, seed=1)).any()
+    assert (images == network.image_like(8, 256, 320)).all()
+    assert (images != network.image_like(8, 256, 320, seed=1)).any()
 
 
 def test_npz_keeps_weights_to_float16(mobilenet, tmp_path):
@@ -288,7 +288,7 @@ def test_without_deconvolutions_nothing_changes(model):
     same = network.without_deconvolutions(module)
     had, has = (any(isinstance(layer, torch.nn.ConvTranspose2d) for layer in m.modules()) for m in (module, same))
     assert (had, has) == (model != "HRNet", False)
-    images = torch.from_numpy(network.picture_like(2, 96, 160))
+    images = torch.from_numpy(network.image_like(2, 96, 160))
     with torch.inference_mode():
         wanted, found = module(images), same(images)
     assert found.shape == wanted.shape
@@ -298,7 +298,7 @@ def test_without_deconvolutions_nothing_changes(model):
 @pytest.mark.parametrize("model", ["HRNet", "MobileNetv2"])
 def test_separate_halves_change_nothing(model):
     module = network.load(model, "random")
-    images = torch.from_numpy(network.picture_like(2, 96, 160))
+    images = torch.from_numpy(network.image_like(2, 96, 160))
     halves = network.with_separate_halves(module)
     last = halves.keypoint_head.final_layer
     assert (last.heatmaps.out_channels, last.tags.out_channels) == (17, 17)

@@ -125,7 +125,7 @@ def test_weights_have_a_scale_per_channel(rounded):
 
 def test_half_rounds_what_operators_give(demo, document):
     """To the last bit: every output is a float16 number, also that of an int8 model whose rest is float16."""
-    images = [network.picture_like(1, 128, 128)]
+    images = [network.image_like(1, 128, 128)]
     fresh = quantize.load(demo)
     [output] = quantize.outputs(quantize.to_float16(fresh), images)
     np.testing.assert_array_equal(output, output.astype(np.float16).astype(np.float32))
@@ -157,13 +157,13 @@ def test_static_shape_is_in_the_graph(exported, models, precision):
     graph = onnx.load(str(path)).graph
     shapes = [[d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*graph.input, *graph.output)]
     assert shapes == [[2, 3, 64, 96], [2, 34, 16, 24]]
-    assert backends.get("onnxruntime").load(path).run(network.picture_like(2, 64, 96)).shape == (2, 34, 16, 24)
+    assert backends.get("onnxruntime").load(path).run(network.image_like(2, 64, 96)).shape == (2, 34, 16, 24)
 
 
 def test_opset_11_serves_too(exported):
     """As the simulator of a card needs it: all convolutions rounded, deconvolutions in float."""
     document = quantize.load(exported[11])
-    images = [network.picture_like(1, 128, 128, seed=9)]
+    images = [network.image_like(1, 128, 128, seed=9)]
     wanted = quantize.outputs(onnx.load(str(exported[11])), images)
     np.testing.assert_allclose(quantize.outputs(document, images)[0], wanted[0], atol=1e-3)
     rounded = quantize.quantize(document, INT8, quantize.ranges(document, Small(1), "qint8"))
