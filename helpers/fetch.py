@@ -55,18 +55,13 @@ ANNOTATIONS = (
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file or folder that is here now.
-
-    Attributes:
-        received: bytes that came over the network for it, 0 if it was there.
-        checked: what vouches for it.
-    """
+    """A file or folder that is here now."""
 
     path: Path
     bytes: int
-    received: int
+    received: int  # over the network, 0 if it was there
     seconds: float
-    checked: str
+    checked: str  # what vouches for it
 
     def __str__(self) -> str:
         """Returns one line."""
@@ -82,10 +77,6 @@ def checkpoint(model: str) -> Fetched:
 
     Eight digits of their SHA-256 are known, from the name that the publishers gave the file: enough against damage;
     against an attacker stands HTTPS.
-
-    Raises:
-        UsageError: there is no such network; a mirror is not a URL.
-        DataError: as `download`.
     """
     network = zoo.get(model)
     url = _mirrored(network.checkpoint_url, MMPOSE, "MMPOSE_MIRROR")
@@ -101,11 +92,7 @@ def coco() -> list[Fetched]:
     The calibration images are a seeded sample, each fetched on its own: train2017 as a whole is 19 GB. They are taken
     from a `train2017` folder if there is one.
 
-    Returns:
-        One entry for each of the four.
-
     Raises:
-        UsageError: a mirror is not a URL.
         DataError: as `download`; or what is there already is incomplete or damaged.
     """
     found = []
@@ -235,19 +222,17 @@ def download(url: str, path: str | os.PathLike[str], sha256: str = "", size: int
     """Fetches a file, or finds it there.
 
     Two processes that want the same file fetch it once: the second waits. (Not on Windows, which lacks the lock.) A
-    connection that drops, stalls or answers with 5xx is tried again, five times in all; what is wrong for good (404, a
-    certificate, a wrong checksum) is said at once.
+    connection that drops, stalls or answers with 5xx is tried again, five times in all; what is wrong for good, such as
+    404 or a certificate, is said at once.
 
     Args:
-        url: HTTP or HTTPS; HTTPS is not left for HTTP on a redirect.
-        path: where to; folders are made. A file there that is not the one wanted is replaced.
+        url: HTTP or HTTPS.
+        path: where to; a file there that is not the one wanted is replaced.
         sha256: hex digits of the file's SHA-256, or the first of them; without any, its length alone is checked.
         size: bytes, if known beforehand.
 
     Raises:
-        UsageError: `url` is not such a URL.
-        DataError: it could not be fetched, is not the one that was wanted, or cannot be written; says where to put
-            it by hand. What was received stays as `.part` if a checksum is known.
+        DataError: the file cannot be fetched or written, or is not the one that was wanted.
     """
     if not url.startswith(("https://", "http://")):
         raise UsageError(f"{url!r} is not an http or https URL.")

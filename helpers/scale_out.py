@@ -115,28 +115,15 @@ class _Worker:
 
 @dataclass
 class _Device:
-    """A worker as its fleet sees it.
+    """A worker as its fleet sees it."""
 
-    Attributes:
-        number: of the device on its machine.
-        actor: Ray's handle of the worker.
-        machine: name of the machine.
-        pids: processes that the worker has had, the latest last.
-        pending: Ray's references to the results of chunks that it has been given.
-        images, busy_s: so far: images done, seconds of work.
-    """
-
-    number: int
-    actor: Any
+    number: int  # of the device on its machine
+    actor: Any  # Ray's handle of the worker
     machine: str = ""
-    pids: list[int] = field(default_factory=list)
-    pending: set[Any] = field(default_factory=set)
+    pids: list[int] = field(default_factory=list)  # processes that the worker has had, the latest last
+    pending: set[Any] = field(default_factory=set)  # Ray's references to what it has still to do
     images: int = 0
     busy_s: float = 0.0
-
-    @property
-    def label(self) -> str:
-        return f"{self.machine}:{self.number}"
 
     def account(self, images: int, pid: int, seconds: float) -> None:
         """Notes a chunk that is done."""
@@ -161,15 +148,12 @@ class Fleet:
             devices: numbers of cards, or of cores where the CPU computes; on a cluster, of each machine.
             address: of a Ray cluster to join (`host:6379`, or `auto` for the one on this machine); None starts one
                 here, for as long as the fleet lasts.
-
-        Raises:
-            UsageError: no device, or one twice or below 0.
-            DataError: Ray is not installed.
         """
         self.flip_test, self.input_size, self.config = setup.flip_test, setup.input_size, setup.config
         self._setup = dataclasses.replace(setup, built=str(Path(setup.built).absolute()))
         self._address, self._numbers = address, check_devices(devices)
         self._devices: list[_Device] = []
+        self.facts: dict[str, Any] = {}
         self._scratch = ""
         require()
         with _environment({**_QUIET, **({} if address else _LOOPBACK)}):
@@ -177,12 +161,7 @@ class Fleet:
         self._ray = ray
 
     def __enter__(self) -> Fleet:
-        """Joins or starts the cluster, and loads every engine.
-
-        Raises:
-            UsageError: there is no such device; or this process uses Ray already.
-            DataError: there is no such cluster, or an engine cannot be loaded.
-        """
+        """Joins or starts the cluster, and loads every engine."""
         if self._ray.is_initialized():
             raise UsageError("This process uses Ray already: leave the other fleet first, or call ray.shutdown().")
         try:
@@ -250,12 +229,7 @@ class Fleet:
         """Writes what is found in images as JSON lines, in their order.
 
         A line is an object with `image`, the path, and either `error` or `keypoints` (P x 17 x 3), `scores` (P),
-        `tags` (P x L), `tag_count` (L) and `stage_ms`.
-
-        Args:
-            images, batch_size: as of `stream`.
-            path: the file, complete or not there.
-            progress: called with the number of images written.
+        `tags` (P x L), `tag_count` (L) and `stage_ms`. `progress` is called with the number of images written.
 
         Returns:
             (count, failures): all images, and a sentence for each that could not be used.
@@ -274,7 +248,7 @@ class Fleet:
         """Returns one row per device: what it did so far, and how fast."""
         return [
             {
-                "device": device.label,
+                "device": f"{device.machine}:{device.number}",
                 "images": device.images,
                 "busy, s": round(device.busy_s, 2),
                 "images/s": round(device.images / device.busy_s, 2) if device.busy_s else None,
@@ -285,7 +259,7 @@ class Fleet:
 
     def processes(self) -> dict[str, int]:
         """Returns the process id of each worker, by device, as of the last chunk."""
-        return {device.label: device.pids[-1] for device in self._devices}
+        return {row["device"]: device.pids[-1] for row, device in zip(self.table(), self._devices)}
 
     def _join(self) -> None:
         """Connects to a cluster, or starts one in a folder that goes with it."""
@@ -369,11 +343,7 @@ class Fleet:
 
 
 def check_devices(devices: Sequence[int]) -> list[int]:
-    """Returns device numbers, if they are what they should be.
-
-    Raises:
-        UsageError: none, or one that is twice there, below 0 or not a whole number.
-    """
+    """Returns device numbers, or raises a UsageError if one is twice there, below 0 or not a whole number."""
     numbers = list(devices)
     if not numbers or any(type(number) is not int or number < 0 for number in numbers):
         raise UsageError(f"Devices must be whole numbers from 0, such as 0,1, not {numbers}.")
@@ -389,13 +359,7 @@ def chunk_length(images: int, devices: int, window: int = 1) -> int:
 
 
 def read_list(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields the images that a text file names, one a line, from the file's own folder if not absolute.
-
-    Lines are read as they are needed; empty ones do not count.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
+    """Yields the images that a text file names, one a line, from the file's own folder if not absolute."""
     folder = Path(path).absolute().parent
     try:
         with Path(path).open(encoding="utf-8-sig") as lines:
