@@ -4,7 +4,6 @@
     with Fleet(setup, devices=[0, 1]) as fleet:                       # Ray, started here and stopped at the end
         for outcome in fleet.stream(files, batch_size=8): ...         # as PoseEstimator.stream: in order, one per file
         run = evaluate.run(fleet, dataset, image_ids, journal=kept)   # a fleet stands where an estimator does
-        fleet.save(files, "poses.jsonl")                              # an archive, a JSON line per image
         print(tables.align(fleet.table()))
 
 Images travel in chunks of a few dozen to workers, one process per device. [Ray](https://docs.ray.io) starts the
@@ -19,7 +18,6 @@ import contextlib
 import dataclasses
 import importlib.util
 import itertools
-import json
 import logging
 import os
 import shutil
@@ -29,11 +27,10 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Iterable, Iterator, Mapping, Sequence
 
-from helpers import artifacts, backends, paths, zoo
+from helpers import backends, paths, zoo
 from helpers.errors import DataError, UsageError, first_line
-from helpers.measure.evaluate import to_line
 from helpers.pose import decode
 from helpers.pose.estimator import PoseEstimator, PoseResult
 
@@ -218,31 +215,6 @@ class Fleet:
         finally:
             for device in self._devices:
                 device.pending.clear()
-
-    def save(
-        self,
-        images: Iterable[str | os.PathLike[str]],
-        path: str | os.PathLike[str],
-        batch_size: int = 1,
-        progress: Callable[[int], None] | None = None,
-    ) -> tuple[int, list[str]]:
-        """Writes what is found in images as JSON lines, in their order.
-
-        A line is an object with `image`, the path, and either `error` or `keypoints` (P x 17 x 3), `scores` (P),
-        `tags` (P x L), `tag_count` (L) and `stage_ms`. `progress` is called with the number of images written.
-
-        Returns:
-            (count, failures): all images, and a sentence for each that could not be used.
-        """
-        count, failures = 0, []
-        with artifacts.atomic_write(path) as part, part.open("w", encoding="utf-8") as lines:
-            for count, outcome in enumerate(self.stream(images, batch_size), 1):
-                found = {"error": outcome.error} if outcome.poses is None else to_line(outcome)
-                lines.write(json.dumps({"image": outcome.name, **found}) + "\n")
-                failures += [outcome.error] if outcome.poses is None else []
-                if progress is not None:
-                    progress(count)
-        return count, failures
 
     def table(self) -> list[dict[str, Any]]:
         """Returns one row per device: what it did so far, and how fast."""

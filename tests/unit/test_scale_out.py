@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import json
 import os
 import secrets
 import shutil
@@ -34,7 +33,7 @@ has_ray = pytest.mark.skipif(
 def assert_same(found: list[PoseResult], wanted: list[PoseResult]) -> None:
     assert [each.name for each in found] == [each.name for each in wanted]
     for mine, yours in zip(found, wanted):
-        assert (mine.poses is None) == (yours.poses is None)
+        assert (mine.poses is None, mine.error) == (yours.poses is None, yours.error)
         if mine.poses is not None:
             for name in ("keypoints", "scores", "tags"):
                 np.testing.assert_array_equal(getattr(mine.poses, name), getattr(yours.poses, name))
@@ -91,18 +90,6 @@ def test_without_ray_there_is_one_line_with_the_command(monkeypatch, capsys):
         Fleet(Setup("onnxruntime", "x"))
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["eval", "--ray-address", "auto"],
-        ["infer", "x.jpg", "--out", "x.jsonl"],
-    ],
-)
-def test_arguments_that_need_devices(capsys, words):
-    assert cli.main(words) == 2
-    assert "--devices" in capsys.readouterr().err
-
-
 def test_importing_it_leaves_the_environment_alone():
     code = (
         "import os, cv2\n"  # which sets a variable itself
@@ -138,7 +125,7 @@ def listening() -> set[str]:
 
 
 @has_ray
-def test_two_workers_find_what_one_process_does(demo_built, demo_engine, files, tmp_path):
+def test_two_workers_find_what_one_process_does(demo_built, demo_engine, files):
     """Also what they leave: no process, no file, no variable; and nobody could reach them from another machine."""
     alone = PoseEstimator(demo_engine)
     ports, scratch = listening(), set(Path("/tmp").glob("ray-*"))
@@ -150,17 +137,12 @@ def test_two_workers_find_what_one_process_does(demo_built, demo_engine, files, 
         for batch_size in (1, 2):
             assert fleet.window(batch_size) == alone.window(batch_size)
             assert_same(list(fleet.stream(files, batch_size)), list(alone.stream(files, batch_size)))
-        count, failures = fleet.save(iter(files), tmp_path / "poses.jsonl")
         dataset = CocoDataset(paths.demo_data())
         image_ids = dataset.sample(6)
         many, one = (evaluate.run(each, dataset, image_ids) for each in (fleet, alone))
         pids, rows = fleet.processes(), fleet.table()
     assert many.stats == one.stats
-    assert (count, len(failures)) == (7, 1)
-    lines = [json.loads(line) for line in (tmp_path / "poses.jsonl").read_text().splitlines()]
-    assert [line["image"] for line in lines] == files
-    assert "bad.jpg" in failures[0] == lines[2]["error"]
-    assert sum(row["images"] for row in rows) == 3 * 7 + 6
+    assert sum(row["images"] for row in rows) == 2 * 7 + 6
     assert all(row["images"] and row["workers lost"] == 0 for row in rows)
     assert len(pids) == 2
     assert not any(alive(pid) for pid in pids.values())
