@@ -302,10 +302,8 @@ class Fleet:
         """Cuts images into chunks of one length, which depends on how many there are, as far as one can see."""
         names = (_name(image) for image in images)
         seen = list(itertools.islice(names, _MOST_IMAGES * _SHARE * len(self._devices)))
-        length, names = (
-            chunk_length(len(seen), len(self._devices), self.window(batch_size)),
-            itertools.chain(seen, names),
-        )
+        length = chunk_length(len(seen), len(self._devices), self.window(batch_size))
+        names = itertools.chain(seen, names)
         return iter(lambda: list(itertools.islice(names, length)), [])
 
     def _with_room(self) -> list[_Device]:
