@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from typing import Any, Iterator, Mapping
 
 import numpy as np
@@ -26,53 +25,26 @@ class CalibDataInterface:
 
 
 class Learnt:
-    """What calibration left in the network: the samples, on disk, as a calibration set of `helpers`.
+    """What calibration left in the network: the images, as a calibration set of `helpers`.
 
-    Attributes:
-        method: as ONNX Runtime's backend calls it.
-        settings: the configuration at that time.
+    `method` is as ONNX Runtime's backend calls it, `settings` are the configuration at that time.
     """
 
     def __init__(self, method: str, settings: Mapping[str, Any]) -> None:
-        """Starts empty."""
-        self.method = method
-        self.settings = settings
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as this object)
-        self._starts: list[int] = []
-
-    def __del__(self) -> None:
-        """Removes the file."""
-        self._file.close()
-
-    def add(self, sample: np.ndarray) -> None:
-        """Keeps a (N, 3, h, w) sample, image by image."""
-        for image in sample:
-            self._starts.append(self._file.seek(0, 2))
-            np.save(self._file, image[None])
-
-    def describe(self) -> dict[str, Any]:
-        """Returns how many, and which method."""
-        return {"count": len(self), "method": self.method}
+        self.method, self.settings = method, settings
+        self.images: list[np.ndarray] = []  # (1, 3, h, w) float32 each
 
     def __len__(self) -> int:
         """Returns the number of images."""
-        return len(self._starts)
+        return len(self.images)
 
     def batches(self) -> Iterator[np.ndarray]:
-        """Yields the images, each (1, 3, h, w) float32."""
-        for start in self._starts:
-            self._file.seek(start)
-            yield np.load(self._file)
+        """Yields the images."""
+        return iter(self.images)
 
 
 class Calibrator:
-    """Learns ranges of activations from images.
-
-    Args:
-        data: one `CalibDataInterface` per input of the network.
-    """
-
-    __slots__ = ("_algorithm", "_data")
+    """Learns ranges of activations from images, one `CalibDataInterface` per input of the network."""
 
     def __init__(self, data: list[CalibDataInterface]) -> None:
         if not isinstance(data, list) or not all(isinstance(each, CalibDataInterface) for each in data):
@@ -109,13 +81,10 @@ class Calibrator:
 
     def _fault(self, network: Network, settings: Mapping[str, Any]) -> str:
         """Says why calibration cannot begin; empty if it can."""
-        precision = settings.get("precision_config", {})
-        eqnm = self._algorithm is QuantizationAlgorithm.EQNM_ALGORITHM
+        algo = settings.get("precision_config", {}).get("activation_quant_algo")
         if self._algorithm is None:
             return "no quantization algorithm was set"
-        if "precision_mode" not in precision:
-            return "the configuration has no precision_mode"
-        if eqnm and precision.get("activation_quant_algo") == "asymmetric":
+        if self._algorithm is QuantizationAlgorithm.EQNM_ALGORITHM and algo == "asymmetric":
             return "the eqnm algorithm needs symmetric activations"
         if len(self._data) != 1 or network.get_input_count() != 1:
             return f"{len(self._data)} sets of data for {network.get_input_count()} inputs"
@@ -135,7 +104,7 @@ def _learn(data: Any, learnt: Learnt, network: Network, settings: Mapping[str, A
         fault = fault or shape_fault(sample.shape, network.get_input(0)._dims, settings)
         if fault:
             return failure(f"calibration sample {len(learnt)}: {fault}")
-        learnt.add(sample)
+        learnt.images += [image[None].copy() for image in sample]
     if not str(status).startswith("OUT_OF_RANGE"):
         return status
     return Status.OK() if len(learnt) else failure("there was no calibration sample")

@@ -4,18 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Mapping, Sequence
 
 from magicmind.values import Status, failure, note
-
-PRECISIONS = (
-    "force_float32",
-    "force_float16",
-    "qint8_mixed_float16",
-    "qint8_mixed_float32",
-    "qint16_mixed_float16",
-    "qint16_mixed_float32",
-)
 
 
 class BuilderConfig:
@@ -34,14 +25,10 @@ class BuilderConfig:
         except ValueError as error:
             return failure(f"the configuration is not JSON: {error}")
         note("BuilderConfig.parse_from_string", settings=piece)
-        merged = {}
-        fault = _fault(piece, _KEYS, "")
-        if not fault:
-            merged = merge(self._settings, piece)
-            fault = _range_fault(merged.get("dim_range", {}))
+        fault = _fault(piece, _KEYS, "") or _range_fault(piece.get("dim_range", {}))
         if fault:
             return failure(fault)
-        self._settings = merged
+        self._settings = merge(self._settings, piece)
         return Status.OK()
 
 
@@ -55,13 +42,7 @@ def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shape_fault(shape: Sequence[int], dims: list[int], settings: Mapping[str, Any]) -> str:
-    """Says why an input is not taken; empty if it is.
-
-    Args:
-        shape: (N, 3, H, W) of the input.
-        dims: of the network's input.
-        settings: the merged configuration.
-    """
+    """Says why an input (N, 3, H, W) is not taken by a network's input; empty if it is."""
     if not settings.get("graph_shape_mutable"):
         return "" if list(shape) == dims else f"a shape of {list(shape)}, but {dims} is fixed"
     bounds = settings.get("dim_range", {}).get("0")
@@ -72,17 +53,18 @@ def shape_fault(shape: Sequence[int], dims: list[int], settings: Mapping[str, An
     return "" if inside else f"a shape of {list(shape)}, outside dim_range {low} to {high}"
 
 
-def _fault(piece: Any, keys: Mapping[str, Any], where: str) -> str:
+def _fault(piece: Any, known: Mapping[str, Any], where: str) -> str:
     """Says which key is unknown or has a wrong value; empty if none."""
     if not isinstance(piece, dict):
         return f"{where.rstrip('.') or 'the configuration'} must be an object, not {piece!r}"
     for key, value in piece.items():
-        if key not in keys:
+        if key not in known:
             return f"unknown key {where}{key}"
-        fault = _fault(value, keys[key], f"{where}{key}.") if isinstance(keys[key], dict) else ""
-        if fault:
-            return fault
-        if callable(keys[key]) and not keys[key](value):
+        if isinstance(known[key], dict):
+            fault = _fault(value, known[key], f"{where}{key}.")
+            if fault:
+                return fault
+        elif not re.fullmatch(known[key], json.dumps(value, sort_keys=True)):
             return f"wrong value of {where}{key}: {value!r}"
     return ""
 
@@ -95,59 +77,31 @@ def _range_fault(ranges: Mapping[str, Any]) -> str:
     return ""
 
 
-def _one_of(*names: str) -> Callable[[Any], bool]:
-    return lambda value: value in names
+_BOOLEAN = "true|false"
+_COUNTS = r"\[[1-9]\d*(, [1-9]\d*)*\]"
+_ARCH = rf'("m?tp_\d+"|{{"m?tp_\d+": {_COUNTS}}})'
+_NUMBERS = r"\[[\d.e+-]+(, [\d.e+-]+){2}\]"
+_LAYOUT = '"(NCHW|NHWC)"'
 
 
-def _boolean(value: Any) -> bool:
-    return isinstance(value, bool)
+def _by_input(first: str, second: str, value: str) -> str:
+    """Returns the pattern of an object by number of the input, each with these two keys."""
+    each = rf'"\d+": {{"{first}": {value}, "{second}": {value}}}'
+    return rf"{{{each}(, {each})*}}"
 
 
-def _archs(value: Any) -> bool:
-    """Accepts `["mtp_372"]`, `[{"mtp_372": [6, 8]}]`, or both kinds in one list."""
-    if not isinstance(value, list) or not value:
-        return False
-    single = [{entry: [1]} if isinstance(entry, str) else entry for entry in value]
-    return all(
-        isinstance(entry, dict)
-        and len(entry) == 1
-        and all(re.fullmatch(r"m?tp_\d+", name) and _counts(clusters) for name, clusters in entry.items())
-        for entry in single
-    )
-
-
-def _counts(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(type(number) is int and number >= 1 for number in value)
-
-
-def _three_numbers(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(type(number) in (int, float) for number in value)
-
-
-def _by_input(*inner: str, of: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """Accepts objects by number of the input, each with all of these keys."""
-
-    def check(value: Any) -> bool:
-        return isinstance(value, dict) and all(
-            index.isdigit() and isinstance(each, dict) and set(each) == set(inner) and all(map(of, each.values()))
-            for index, each in value.items()
-        )
-
-    return check
-
-
-# What the simulator can do, of what public code is known to use; see docs/mlu.md.
+# What the simulator can do, of what public code is known to use (docs/mlu.md): patterns of the JSON, with sorted keys.
 _KEYS: dict[str, Any] = {
-    "archs": _archs,
-    "graph_shape_mutable": _boolean,
-    "dim_range": _by_input("min", "max", of=_counts),
+    "archs": rf"\[{_ARCH}(, {_ARCH})*\]",
+    "graph_shape_mutable": _BOOLEAN,
+    "dim_range": _by_input("max", "min", _COUNTS),
     "precision_config": {
-        "precision_mode": _one_of(*PRECISIONS),
-        "weight_quant_granularity": _one_of("per_tensor", "per_axis"),
-        "activation_quant_algo": _one_of("symmetric", "asymmetric"),
+        "precision_mode": '"(force_float(16|32)|qint(8|16)_mixed_float(16|32))"',
+        "weight_quant_granularity": '"per_(tensor|axis)"',
+        "activation_quant_algo": '"a?symmetric"',
     },
-    "computation_preference": _one_of("auto", "fast", "high_precision"),
-    "opt_config": {"type64to32_conversion": _boolean, "conv_scale_fold": _boolean},
-    "insert_bn_before_firstnode": _by_input("mean", "var", of=_three_numbers),
-    "convert_input_layout": _by_input("src", "dst", of=_one_of("NCHW", "NHWC")),
+    "computation_preference": '"(auto|fast|high_precision)"',
+    "opt_config": {"type64to32_conversion": _BOOLEAN, "conv_scale_fold": _BOOLEAN},
+    "insert_bn_before_firstnode": _by_input("mean", "var", _NUMBERS),
+    "convert_input_layout": _by_input("dst", "src", _LAYOUT),
 }

@@ -19,8 +19,6 @@ _THREAD = threading.local()
 class System:
     """The runtime; as a context manager, entered before devices are used."""
 
-    __slots__ = ("_entered",)
-
     def __init__(self) -> None:
         note("System")
         self._entered = False
@@ -86,8 +84,6 @@ class Device(Held):
 
 class Queue(Held):
     """Work that waits for a card; it is done when somebody waits for it."""
-
-    __slots__ = ("_jobs",)
 
     def __init__(self, device: Device) -> None:
         super().__init__(device)

@@ -15,16 +15,7 @@ from magicmind.values import DataType, Held, Misuse, Status, failure, get_numpy_
 
 
 class IEngine(Held):
-    """A model on a card.
-
-    Args:
-        model: what it is made from.
-        device: the card.
-        facts: the model's: `settings`, `dims` of the network's input (-1 open), `input_type`.
-        graph: the ONNX file.
-    """
-
-    __slots__ = ("_device_id", "_dims", "_input_type", "_nhwc", "_session", "_settings")
+    """A model on a card; `graph` is the ONNX file, `facts` has the settings, and dims and type of the input."""
 
     def __init__(self, model: Held, device: Device, facts: dict[str, Any], graph: bytes) -> None:
         super().__init__(model, device)
@@ -54,8 +45,6 @@ class IEngine(Held):
 class IContext(Held):
     """Room to run an engine, one run at a time; does not keep the engine alive."""
 
-    __slots__ = ("_engine", "_last")
-
     def __init__(self, engine: IEngine) -> None:
         super().__init__(engine)
         self._engine = weakref.ref(engine)
@@ -75,9 +64,8 @@ class IContext(Held):
         if fault:
             return failure(fault)
         note("IContext.enqueue", shapes=[list(each._array.shape) for each in inputs])
-        last = None if self._last is None else self._last()
-        if last is not None:  # the next run may take the place of its results
-            last._spoil()
+        if self._last is not None and self._last() is not None:  # the next run may take the place of its results
+            self._last()._spoil()
         queue.serves(self)
         out = Tensor(self, DataType.FLOAT32, [])
         self._last = weakref.ref(out)
@@ -109,15 +97,7 @@ class IContext(Held):
 
 
 class Tensor(Held):
-    """An input or a result.
-
-    Args:
-        context: where it is used.
-        data_type: of its values.
-        dims: its sizes, -1 where they are open.
-    """
-
-    __slots__ = ("_array", "_dims", "_dtype", "_is_input")
+    """An input or a result; `dims` are its sizes, -1 where they are open."""
 
     def __init__(self, context: IContext, data_type: DataType, dims: list[int]) -> None:
         super().__init__(context)

@@ -23,8 +23,6 @@ MAGIC = b"MagicMind simulator; no card can load this file\n"
 class Builder:
     """Compiles networks."""
 
-    __slots__ = ()
-
     def __init__(self) -> None:
         note("Builder")
 
@@ -44,8 +42,6 @@ class Builder:
 class Model(Held):
     """A compiled network, from a builder or from a file."""
 
-    __slots__ = ("_facts", "_graph")
-
     def __init__(self) -> None:
         super().__init__()
         self._facts: dict[str, Any] = {}
@@ -56,10 +52,7 @@ class Model(Held):
         note("Model.serialize_to_file")
         if not self._graph:
             return failure("the model is empty")
-        try:
-            Path(path).write_bytes(MAGIC + json.dumps(self._facts).encode() + b"\n" + self._graph)
-        except OSError as error:
-            return failure(f"{path}: {error.strerror}")
+        Path(path).write_bytes(MAGIC + json.dumps(self._facts).encode() + b"\n" + self._graph)
         return Status.OK()
 
     def deserialize_from_file(self, path: str) -> Status:
@@ -67,10 +60,7 @@ class Model(Held):
         note("Model.deserialize_from_file", file=Path(path).name)
         if self._graph:
             return failure("the model was filled before")
-        try:
-            content = Path(path).read_bytes()
-        except OSError as error:
-            return failure(f"{path}: {error.strerror}")
+        content = Path(path).read_bytes()
         if not content.startswith(MAGIC):
             return failure(f"{path} was not built by the simulator")
         facts, _, self._graph = content[len(MAGIC) :].partition(b"\n")
@@ -109,12 +99,10 @@ def _fault(network: Network, settings: dict[str, Any]) -> str:
     if network._path is None:
         return "the network is empty; parse first"
     precision = settings.get("precision_config", {}).get("precision_mode")
-    if precision is None:
-        return "the configuration has no precision_mode"
-    if "archs" not in settings:
-        return "the configuration has no archs"
-    if "graph_shape_mutable" not in settings or ("dim_range" in settings and not settings["graph_shape_mutable"]):
-        return "graph_shape_mutable is not set, or false beside a dim_range"
+    if precision is None or "archs" not in settings or "graph_shape_mutable" not in settings:
+        return "the configuration must have precision_mode, archs and graph_shape_mutable"
+    if "dim_range" in settings and not settings["graph_shape_mutable"]:
+        return "graph_shape_mutable is false beside a dim_range"
     if precision.startswith("qint"):
         if network._learnt is None:
             return f"{precision} needs calibration before the build"

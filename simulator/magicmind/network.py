@@ -11,8 +11,6 @@ from magicmind.values import Dims, Misuse, ModelKind, Status, failure, note
 class ITensor:
     """An input of a network, with its sizes as parsed."""
 
-    __slots__ = ("_dims", "_parsed")
-
     def __init__(self, dims: list[int]) -> None:
         self._parsed = self._dims = dims
 
@@ -29,8 +27,6 @@ class ITensor:
 
 class Network:
     """A graph, empty until a parser fills it."""
-
-    __slots__ = ("_inputs", "_learnt", "_path")
 
     def __init__(self) -> None:
         note("Network")
@@ -52,8 +48,6 @@ class Network:
 class Parser:
     """Reads a file into a network."""
 
-    __slots__ = ()
-
     def __init__(self, kind: ModelKind) -> None:
         if kind is not ModelKind.kOnnx:
             raise Misuse(f"a parser needs a ModelKind, here kOnnx, not {kind!r}")
@@ -65,7 +59,7 @@ class Parser:
         if network._path is not None:
             return failure("the network was filled before")
         try:
-            inputs = open_session(path, optimize=False).get_inputs()
+            inputs = open_session(path).get_inputs()
         except Exception as error:  # a dozen kinds, without a common ancestor
             return failure(str(error).strip().split("\n")[0])
         if any(each.type != "tensor(float)" for each in inputs):
@@ -75,7 +69,7 @@ class Parser:
         return Status.OK()
 
 
-def open_session(graph: str | bytes, optimize: bool = True) -> Any:
+def open_session(graph: str | bytes) -> Any:
     """Returns ONNX Runtime's session of a file, or of its content."""
     import onnxruntime
 
@@ -84,6 +78,4 @@ def open_session(graph: str | bytes, optimize: bool = True) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
     options.intra_op_num_threads = threads()
-    if not optimize:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -7,24 +7,17 @@ import enum
 import logging
 import sys
 import weakref
-from typing import Any, NamedTuple, Sequence
+from typing import Any, Sequence
 
 import numpy as np
-
-_LOG = logging.getLogger("MagicMind simulator")
 
 
 class Misuse(RuntimeError):
     """A call that MagicMind is not known to allow: out of order, too early, on something that is gone."""
 
 
-class Call(NamedTuple):
-    """One call: `step` is class and method, `Builder.build_model`; `arguments` are JSON types, by name."""
-
-    step: str
-    arguments: dict
-
-
+# `step` is class and method, `Builder.build_model`; `arguments` are JSON types, by name.
+Call = collections.namedtuple("Call", "step arguments")
 # The latest calls of this process; older ones are forgotten, so that a long run does not fill the memory.
 CALLS: collections.deque = collections.deque(maxlen=1000)
 
@@ -36,15 +29,11 @@ def note(step: str, **arguments: Any) -> None:
 
 def complain(reason: str) -> None:
     """Prints why a call that can only answer None has failed, as MagicMind prints it to standard error."""
-    _LOG.error("MagicMind simulator: %s", reason)
+    logging.getLogger("MagicMind simulator").error("MagicMind simulator: %s", reason)
 
 
 class Held:
-    """Something that must outlive what is made from it.
-
-    Args:
-        *makers: what this is made from.
-    """
+    """Something that must outlive what is made from it; `makers` are what it is made from itself."""
 
     __slots__ = ("__weakref__", "_users")
 
@@ -71,12 +60,7 @@ QuantizationAlgorithm = enum.Enum("QuantizationAlgorithm", ["LINEAR_ALGORITHM", 
 
 
 class Status:
-    """The answer of a call that may fail.
-
-    Args:
-        code: the kind of failure; None for success.
-        message: what failed.
-    """
+    """The answer of a call that may fail; without a code, success."""
 
     __slots__ = ("_message",)
     __hash__ = None
@@ -151,7 +135,7 @@ def get_numpy_dtype_by_datatype(data_type: DataType) -> Any:
 
 def get_datatype_by_numpy(dtype: Any) -> DataType:
     """Returns MagicMind's type for NumPy's."""
-    for data_type, known in _NUMPY.items():
-        if known == np.dtype(dtype):
-            return data_type
-    raise Misuse(f"MagicMind has no type for {dtype}")
+    found = [data_type for data_type, known in _NUMPY.items() if known == np.dtype(dtype)]
+    if not found:
+        raise Misuse(f"MagicMind has no type for {dtype}")
+    return found[0]

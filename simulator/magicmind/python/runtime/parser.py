@@ -1,5 +1,3 @@
 """As in MagicMind."""
 
-from magicmind.network import Parser
-
-__all__ = ["Parser"]
+from magicmind.network import Parser  # noqa: F401
