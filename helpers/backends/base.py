@@ -1,12 +1,12 @@
-"""The contract between the engines and the rest: what to build, how to run it, when a build can be used again.
+"""The contract of the engines: what to build, how to run it, when a build can be used again.
 
-A backend fills in the few methods that differ (`_build`, `_load`, ...); checks, naming, reuse and sidecars are
-here, once.
+A backend fills in the few methods that differ (`_build`, `_load`, ...); checks, naming, reuse and sidecars are here.
 """
 
 from __future__ import annotations
 
 import abc
+import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         """Images from which a backend learns the ranges of activations, for the qint precisions."""
 
         def describe(self) -> dict[str, Any]:
-            """Returns what decides the outcome, as JSON types: which images (by hash), how many, which method."""
+            """Returns what decides the outcome, as JSON types: images (by hash), count, method."""
 
         @property
         def method(self) -> str:
@@ -48,20 +48,17 @@ _FORMAT = 2  # to be counted up when builds change in a way that nothing else in
 
 @dataclass(frozen=True)
 class BuildSpec:
-    """What is to be built.
+    """What is to be built; a UsageError if the parts make no sense, alone or together.
 
     Attributes:
         precision: one of `zoo.PRECISIONS`.
         batch_size: images in one run, if the shape is not dynamic.
         dynamic_shape: whether batch, height and width are left open.
-        input_shape: (height, width) of the input, if the shape is not dynamic.
-        dim_range_min, dim_range_max: (N, 3, H, W) between which an engine that has to know (MagicMind) is told to
-            expect dynamic shapes; the others take anything.
+        input_shape: (height, width), if the shape is not dynamic.
+        dim_range_min, dim_range_max: least and most (N, 3, H, W) of a dynamic shape, where an engine has to know
+            (MagicMind).
         float_layers: names of convolutions in the ONNX graph that a qint precision leaves in float; None for the usual
-            ones, () for none (`sensitivity` finds out which matter).
-
-    Raises:
-        UsageError: on construction, if the parts make no sense, alone or together.
+            ones, () for none.
     """
 
     precision: str = "force_float32"
@@ -75,9 +72,8 @@ class BuildSpec:
     def __post_init__(self) -> None:
         """Checks everything, so that whoever gets a spec can rely on it."""
         if self.precision not in zoo.PRECISIONS:
-            raise UsageError(
-                f"There is no precision {self.precision!r}; {did_you_mean(self.precision, zoo.PRECISIONS)}."
-            )
+            meant = did_you_mean(self.precision, zoo.PRECISIONS)
+            raise UsageError(f"There is no precision {self.precision!r}; {meant}.")
         if not _are_counts([self.batch_size], 1):
             raise UsageError(f"The batch size must be a whole number from 1, not {self.batch_size!r}.")
         if not isinstance(self.dynamic_shape, bool):
@@ -89,9 +85,7 @@ class BuildSpec:
         if not ordered or (least[1], most[1]) != (3, 3):
             raise UsageError(f"The range of dimensions must be two of (N, 3, H, W), least first, not {least}, {most}.")
         if self.dynamic_shape and self.batch_size > most[0]:
-            raise UsageError(
-                f"The batch size {self.batch_size} exceeds {most[0]}, the most in the range of dimensions."
-            )
+            raise UsageError(f"The batch size {self.batch_size} exceeds {most[0]}, the most in dim_range.")
 
     @property
     def needs_calibration(self) -> bool:
@@ -107,12 +101,7 @@ class BuildSpec:
 
 @dataclass(frozen=True)
 class Latency:
-    """How long something took, over many runs, milliseconds.
-
-    Attributes:
-        p50, p90, p95, p99: so many percent of the runs took at most this long.
-        mean: the mean of all runs.
-    """
+    """How long something took, over many runs, milliseconds: so many percent took at most p.., and the mean."""
 
     p50: float
     p90: float
@@ -122,28 +111,24 @@ class Latency:
 
     @classmethod
     def from_seconds(cls, values: Sequence[float] | np.ndarray) -> Latency:
-        """Returns percentiles (linear between runs) and mean of (runs,) seconds.
-
-        Raises:
-            UsageError: there are none.
-        """
+        """Returns percentiles (linear between runs) and mean of (runs,) seconds; a UsageError if there are none."""
         ms = np.asarray(values, np.float64) * 1e3
         if not ms.size:
             raise UsageError("There are no times to take percentiles of; run it at least once.")
         return cls(*(float(value) for value in np.percentile(ms, (50, 90, 95, 99))), mean=float(ms.mean()))
 
 
-class Engine(abc.ABC):
+class Engine(contextlib.AbstractContextManager, abc.ABC):
     """A loaded network, ready to run; as a context manager it is closed in the end.
 
     Attributes:
-        facts: the sidecar of the built model, as read when it was loaded.
+        facts: the sidecar of the built model, as read at load.
         path: the built model; None if the engine was not loaded from a file.
         name: the backend's.
         precision: one of `zoo.PRECISIONS`.
-        input_type: `float32`; on MagicMind, if it normalizes itself, `uint8`.
+        input_type: `float32`, or `uint8` where MagicMind normalizes.
         dynamic_shape: whether it takes any batch, height and width.
-        batch_size, input_shape: the only batch and (height, width) it takes if not; None otherwise.
+        batch_size, input_shape: the only batch and (height, width) it takes if not; else None.
         max_batch: the most images in one run; None if there is no limit.
     """
 
@@ -175,8 +160,7 @@ class Engine(abc.ABC):
 
         Raises:
             UsageError: this engine does not take such a batch, or it is closed.
-            DataError: the engine failed, cannot take an image of that size, or returned something else than such
-                an output.
+            DataError: the engine failed, or returned something else.
         """
         if self._closed:
             raise UsageError(f"The {self.name} engine is closed; load it again.")
@@ -185,9 +169,8 @@ class Engine(abc.ABC):
         count, height, width = self._sizes(batch)
         wanted = (count, OUTPUT_CHANNELS, height // SCALE, width // SCALE)
         if output.shape != wanted or output.dtype != np.float32:
-            raise DataError(
-                f"The {self.name} engine returned {_describe(output)} instead of {wanted} float32; build it again."
-            )
+            found = f"{_describe(output)} instead of {wanted} float32"
+            raise DataError(f"The {self.name} engine returned {found}; build it again.")
         return output
 
     def batch_shape(self, count: int, height: int, width: int) -> tuple[int, int, int, int]:
@@ -198,10 +181,6 @@ class Engine(abc.ABC):
         """Gives memory and device back; `run` is over then."""
         self._closed = True
         self._close()
-
-    def __enter__(self) -> Engine:
-        """Returns the engine itself."""
-        return self
 
     def __exit__(self, *error: object) -> None:
         """Closes the engine."""
@@ -279,9 +258,8 @@ class Backend(abc.ABC):
             The built model; its sidecar lies beside it.
 
         Raises:
-            UsageError: the backend cannot build that precision.
-            DataError: the backend is not available here; the ONNX file is missing, damaged or without sidecar; the
-                build failed or cannot be written.
+            UsageError: the backend does not build that precision.
+            DataError: the backend is not available here, the ONNX file is missing or damaged, or the build failed.
         """
         self.require(spec.precision)
         onnx_path = Path(onnx_path)
@@ -329,8 +307,7 @@ class Backend(abc.ABC):
 
         Raises:
             UsageError: the model is another backend's, or there is no such device.
-            DataError: the backend is not available here; the file is missing, not what its sidecar describes, or
-                the sidecar is damaged.
+            DataError: the backend is not available here, or the file or its sidecar is missing or damaged.
         """
         self.require()
         path = Path(path)
@@ -349,38 +326,23 @@ class Backend(abc.ABC):
         return engine
 
     def configured(self, **options: Any) -> Backend:
-        """Returns this backend with the given options.
-
-        Raises:
-            UsageError: it has no such option.
-        """
+        """Returns this backend with the given options; a UsageError if it has no such option."""
         raise UsageError(f"The {self.name} backend has no option {', '.join(options)}; leave it out.")
 
     def require(self, precision: str | None = None) -> None:
-        """Makes sure that the backend can run here, and build a precision.
-
-        Raises:
-            DataError: something is missing here; says what.
-            UsageError: it does not build that precision; says what it builds.
-        """
+        """Raises a DataError if the backend cannot run here, a UsageError if it does not build a precision."""
         available, reason = self.is_available()
         if not available:
             raise DataError(f"The {self.name} backend is not available: {reason}.")
         if precision is not None and precision not in self.precisions():
-            raise UsageError(
-                f"The {self.name} backend does not build {precision}; use {' or '.join(self.precisions())}."
-            )
+            builds = " or ".join(self.precisions())
+            raise UsageError(f"The {self.name} backend does not build {precision}; use {builds}.")
 
     def require_device(self, device_id: int) -> None:
-        """Makes sure that there is such a device.
-
-        Raises:
-            UsageError: there is not.
-        """
+        """Raises a UsageError if there is no such device."""
         if device_id != 0:
-            raise UsageError(
-                f"The {self.name} backend runs on the CPU, which is device 0; there is no device {device_id}."
-            )
+            here = f"The {self.name} backend runs on the CPU, which is device 0"
+            raise UsageError(f"{here}; there is no device {device_id}.")
 
     def _decides(self, spec: BuildSpec) -> dict[str, Any]:
         """Returns what else decides a built model's content, for its sidecar."""
@@ -396,14 +358,7 @@ class Backend(abc.ABC):
 
 
 def exported(path: Path) -> dict[str, Any]:
-    """Reads the sidecar of an exported network, and checks that the file is the one it describes.
-
-    Returns:
-        Among others `model`, `weights` (the tag), `weights_sha256`, `weights_file`, `opset`, `sha256`.
-
-    Raises:
-        DataError: the file or its sidecar is missing, or they do not belong together.
-    """
+    """Reads the sidecar of an exported network; a DataError unless the file is the one it describes."""
     if not path.is_file():
         raise DataError(f"There is no exported network {path}; export it first.")
     facts = artifacts.read_sidecar(path)
@@ -414,11 +369,7 @@ def exported(path: Path) -> dict[str, Any]:
 
 
 def threads() -> int:
-    """Returns the threads per run: `OMP_NUM_THREADS`, which torch and NumPy obey too; 0 leaves it to the engine.
-
-    Raises:
-        UsageError: the variable is not a whole number.
-    """
+    """Returns the threads per run: `OMP_NUM_THREADS`, which torch and NumPy obey too; 0 leaves it to the engine."""
     value = os.environ.get("OMP_NUM_THREADS") or "0"
     if not value.isdigit():
         raise UsageError(f"OMP_NUM_THREADS must be a whole number, not {value!r}.")

@@ -61,16 +61,13 @@ EXPLAINED: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Options:
-    """The options of this backend alone.
+    """The options of this backend alone; a UsageError if one makes no sense.
 
     Attributes:
         mlu_arch: what to compile for, one or several, each `mtp_372` or, with the numbers of clusters, `mtp_372:6,8`.
         device_id: the card that calibration runs on.
         weight_granularity: of the qint precisions' weights, one of `GRANULARITIES`; the sample's is `per_tensor`.
         uint8_input: let the card normalize: the engine takes images as they are, (N, H, W, 3) uint8 BGR.
-
-    Raises:
-        UsageError: on construction, if one of them makes no sense.
     """
 
     mlu_arch: str | Sequence[str] = "mtp_372"
@@ -81,10 +78,8 @@ class Options:
     def __post_init__(self) -> None:
         """Checks everything."""
         if self.weight_granularity not in GRANULARITIES:
-            raise UsageError(
-                f"There is no weight granularity {self.weight_granularity!r}; "
-                f"{did_you_mean(self.weight_granularity, GRANULARITIES)}."
-            )
+            meant = did_you_mean(self.weight_granularity, GRANULARITIES)
+            raise UsageError(f"There is no weight granularity {self.weight_granularity!r}; {meant}.")
         names = [name for name, _ in self.archs()]
         if not names or len(set(names)) < len(names):
             raise UsageError(f"The MLU architectures must be one or more, each once, not {self.mlu_arch}.")
@@ -139,11 +134,7 @@ class MagicMindBackend(Backend):
         self.options = options or Options()
 
     def configured(self, **options: Any) -> MagicMindBackend:
-        """Returns this backend with other options, see `Options`.
-
-        Raises:
-            UsageError: there is no such option, or it makes no sense.
-        """
+        """Returns this backend with other options, see `Options`."""
         known = {field.name for field in dataclasses.fields(Options)}
         if set(options) - known:
             return super().configured(**{key: options[key] for key in options if key not in known})
@@ -180,11 +171,7 @@ class MagicMindBackend(Backend):
         return zoo.PRECISIONS
 
     def require_device(self, device_id: int) -> None:
-        """Makes sure that there is such a card.
-
-        Raises:
-            UsageError: there is not.
-        """
+        """Raises a UsageError if there is no such card."""
         cards = _device_count(_runtime())
         if not 0 <= device_id < cards:
             raise UsageError(f"There is no device {device_id}; this machine has {cards} MLU card(s), counted from 0.")
@@ -207,7 +194,8 @@ class MagicMindBackend(Backend):
             if inputs != 1:
                 raise DataError(f"MagicMind sees {inputs} inputs in {onnx_path.name} instead of one; export it again.")
             _ok(network.get_input(0).set_dimension(mm.Dims(_input_dims(spec))), "setting the input's dimensions")
-            config = self._config(mm, spec)
+            config, settings = mm.BuilderConfig(), json.dumps(builder_config(spec, self.options))
+            _ok(config.parse_from_string(settings), f"taking the configuration {settings}")
             if spec.needs_calibration:
                 self.require_device(self.options.device_id)
                 _calibrate(mm, network, config, calibration, spec, self.options.device_id)
@@ -227,12 +215,6 @@ class MagicMindBackend(Backend):
             raise UsageError(f"Building {spec.precision} needs images to calibrate with; give a calibration set.")
         if spec.needs_calibration and self.options.uint8_input:  # before or after normalizing?
             raise UsageError(f"How {spec.precision} calibrates uint8 input is not known; use float32 input.")
-
-    def _config(self, mm: ModuleType, spec: BuildSpec) -> Any:
-        config = mm.BuilderConfig()
-        settings = json.dumps(builder_config(spec, self.options))
-        _ok(config.parse_from_string(settings), f"taking the configuration {settings}")
-        return config
 
     def _load(self, path: Path, facts: dict[str, Any], device_id: int) -> Engine:
         if facts["dynamic_shape"] and {"dim_range_min", "dim_range_max"} - set(facts["shapes"]):
@@ -286,7 +268,7 @@ class MagicMindEngine(Engine):
             self._inputs = _made(self._context.create_inputs(), "making the input")
 
     def _activate(self) -> None:
-        """Chooses the card for this thread, unless this engine was the last one to do so in it."""
+        """Chooses the card for this thread, unless this engine was the last to do so."""
         last = getattr(_THREAD, "engine", None)
         if last is None or last() is not self:
             _ok(self._device.active(), f"activating card {self._device.id}")
