@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 import numpy as np
 
 from helpers import zoo
+from helpers.backends.base import Latency
 from helpers.dataset import seeded_sample
 from helpers.errors import DataError, UsageError
 from helpers.images import read_image
-from helpers.measure.records import Latency
 from helpers.pose import decode
 from helpers.pose.estimator import ImageLike, PoseEstimator
 from helpers.pose.preprocess import resize_align

@@ -248,11 +248,6 @@ def load_all(folder: str | os.PathLike[str] | None = None) -> tuple[list[Record]
     return records, problems
 
 
-def without_flip(dataset: str) -> str:
-    """Returns the name of a record's dataset without what it says about the flip test."""
-    return dataset[: -len(_NO_FLIP)] if dataset.endswith(_NO_FLIP) else dataset
-
-
 def ids_sha256(image_ids: Sequence[int]) -> str:
     """Returns the hash of a set of images, for `Record.image_ids_sha256`."""
     return hashlib.sha256("\n".join(str(image_id) for image_id in sorted(set(image_ids))).encode()).hexdigest()

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError
@@ -53,15 +49,21 @@ def perfect(dataset) -> dict[int, Poses]:
     return {image_id: poses(dataset.people(image_id).keypoints) for image_id in dataset.image_ids}
 
 
-def test_the_ten_names(dataset, perfect):
-    names = ["AP", "AP .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)"]
-    assert list(STAT_NAMES) == names
-    assert list(evaluate(perfect, dataset, dataset.image_ids).numbers) == names
-
-
 def test_perfect_poses_score_one(dataset, perfect, capsys):
     stats = evaluate(perfect, dataset, dataset.image_ids)
     assert stats.numbers == dict.fromkeys(STAT_NAMES, pytest.approx(1.0))
+    assert list(stats.numbers) == [
+        "AP",
+        "AP .5",
+        "AP .75",
+        "AP (M)",
+        "AP (L)",
+        "AR",
+        "AR .5",
+        "AR .75",
+        "AR (M)",
+        "AR (L)",
+    ]
     assert (stats.images, stats.people, stats.detections, stats.dataset_images) == (4, 3, 3, 4)
     assert capsys.readouterr() == ("", "")
 
@@ -112,8 +114,9 @@ def test_wrong_image_ids(dataset, perfect):
         evaluate(perfect, dataset, [3, 4])
 
 
-def test_results_follow_cocos_format(dataset, perfect):
-    results = json.loads(json.dumps(to_coco_results(perfect, dataset.category_id)))
+def test_results_follow_cocos_format(dataset, perfect, tmp_path):
+    path = save_results(tmp_path / "new" / "results.json", to_coco_results(perfect, dataset.category_id))
+    results = json.loads(path.read_text())
     assert [result["image_id"] for result in results] == [3, 3, 25]
     assert set(results[0]) == {"image_id", "category_id", "keypoints", "score", "bbox"}
     assert results[0]["score"] == float(np.float32(0.8)) and results[0]["category_id"] == 1
@@ -126,30 +129,6 @@ def test_people_without_a_positive_keypoint_are_left_out(perfect):
     pair = perfect[3]
     pair.keypoints[0, :, 2] = 0
     assert [result["image_id"] for result in to_coco_results({3: pair})] == [3]
-
-
-def test_saved_results_give_the_same_numbers(dataset, perfect, tmp_path):
-    generator = np.random.default_rng(5)
-    shaken = {i: poses(p.keypoints + generator.normal(0, 4, p.keypoints.shape)) for i, p in perfect.items()}
-    path = save_results(tmp_path / "new" / "results.json", to_coco_results(shaken, dataset.category_id))
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO(str(dataset.annotation_file))
-        scorer = COCOeval(coco, coco.loadRes(str(path)), "keypoints")
-        scorer.evaluate()
-        scorer.accumulate()
-        scorer.summarize()
-    numbers = evaluate(shaken, dataset, dataset.image_ids).numbers
-    assert list(numbers.values()) == scorer.stats.tolist()
-    assert 0 < numbers["AP"] < 1
-
-
-def test_a_failed_save_leaves_the_old_file(tmp_path):
-    path = tmp_path / "results.json"
-    save_results(path, [{"score": 1.0}])
-    with pytest.raises(TypeError):
-        save_results(path, [{"score": object()}])
-    assert json.loads(path.read_text()) == [{"score": 1.0}]
-    assert [each.name for each in tmp_path.iterdir()] == ["results.json"]
 
 
 def shaken(dataset: CocoDataset, pixels: float) -> dict[int, Poses]:
@@ -276,12 +255,8 @@ def test_finished_begins_anew_unless_asked(dataset, tmp_path):
         assert list(again.results(dataset)) == [3]
     assert read(tmp_path, dataset) == {}
     assert read(tmp_path, dataset, resume=True) == {}, "it was begun anew"
-
-
-def test_fresh_forgets_what_a_stopped_run_left(dataset, tmp_path):
     write(tmp_path, dataset, 3)
-    assert read(tmp_path, dataset, fresh=True) == {}
-    assert read(tmp_path, dataset) == {}
+    assert read(tmp_path, dataset, fresh=True) == read(tmp_path, dataset) == {}, "what a stopped run left, too"
 
 
 def test_other_runs_have_files_of_their_own(dataset, tmp_path):

@@ -193,7 +193,7 @@ def test_accuracy_of_an_engine(dataset, demo_built, demo_engine):
     assert worse.ap_change == -record.ap
     assert worse.ap_change_interval == pytest.approx([-high, -low]), "the same samples"
     assert record.flip_test and not worse.flip_test
-    assert records.without_flip(worse.dataset) == record.dataset == "demo val2017"
+    assert (record.dataset, worse.dataset) == ("demo val2017", "demo val2017 without flip test")
 
 
 def with_facts(**facts) -> SimpleNamespace:
