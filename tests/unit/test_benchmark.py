@@ -96,7 +96,7 @@ def test_drawing_is_timed_without_reading_the_image_again(dataset, demo_engine):
     assert timing.wall_s >= 0.04
 
 
-def test_end_to_end_stops_at_a_image_that_cannot_be_read(demo_engine, tmp_path):
+def test_end_to_end_stops_at_an_image_that_cannot_be_read(demo_engine, tmp_path):
     good = CocoDataset(paths.demo_data()).path(20014)
     with pytest.raises(DataError, match="nope"):
         benchmark.end_to_end(PoseEstimator(demo_engine), [good, tmp_path / "nope.png"])
