@@ -264,7 +264,7 @@ def installed(card, demo):
     export.export("MobileNetv2", "demo", 11)
 
 
-PERF = ("perf", "--backend", "magicmind", "--image-num", "2", "--runs", "2", "--seconds", "0")
+PERF = ("perf", "--backend", "magicmind", "--image-num", "2", "--runs", "2")
 
 
 def test_perf_uses_it_on_a_card(tool, installed, capsys):
@@ -299,5 +299,5 @@ def test_perf_without_it_times_by_itself(installed, capsys, monkeypatch, tmp_pat
 
 def test_perf_of_another_backend_does_not_ask_for_it(tool, demo, capsys):
     tool(status=9)
-    assert main(["perf", "--image-num", "2", "--runs", "2", "--seconds", "0"]) == 0
+    assert main(["perf", "--image-num", "2", "--runs", "2"]) == 0
     assert "mm_run" not in capsys.readouterr().out
