@@ -13,8 +13,8 @@ A checkpoint goes in at the top; an image and a number come out at the bottom.
     pose/          preprocess      image -> network input
                    decode, decode_numba     network output -> poses: the lesson, and the same steps compiled
                    estimator, video         images and videos -> poses
-    measure/       evaluate        COCO AP and AR, resumed where a run stopped
-                   benchmark, roofline, records, tables
+    measure/       evaluate, oks   COCO AP and AR, resumed where a run stopped; who is who in two sets of poses
+                   benchmark, roofline, machine, records, tables
     show/          draw            skeletons on pixels
                    figures, report, explore, notebook
     pipeline       weights -> ONNX -> engine -> estimator: the front door

@@ -51,19 +51,6 @@ def comparable(record: Record) -> bool:
     return scored(record) and published_here and same
 
 
-def float32_of(record: Record, records: Iterable[Record]) -> Record | None:
-    """Returns the latest float32 record that a record's accuracy can be compared with: all else is equal."""
-    alike = ("model", "weights", "backend", "input_type", "dataset", "images", "image_ids_sha256")
-    same = [
-        each
-        for each in records
-        if each.precision == "force_float32"
-        and scored(each)
-        and all(getattr(each, name) == getattr(record, name) for name in alike)
-    ]
-    return max(same, key=lambda each: each.when or "", default=None)
-
-
 def closing(records: Sequence[Record], precision: str, shipped: Sequence[Record] = ()) -> list[dict[str, Any]]:
     """Returns the closing table: accuracy and speed of every network of the zoo in one precision.
 
@@ -128,6 +115,19 @@ def timings(network: NetworkTiming | CardTiming, end_to_end: EndToEndTiming, too
 # ------------------------------------------------------------------------------------------------- parts
 
 
+def _float32_of(record: Record, records: Iterable[Record]) -> Record | None:
+    """Returns the latest float32 record that a record's accuracy can be compared with: all else is equal."""
+    alike = ("model", "weights", "backend", "input_type", "dataset", "images", "image_ids_sha256")
+    same = [
+        each
+        for each in records
+        if each.precision == "force_float32"
+        and scored(each)
+        and all(getattr(each, name) == getattr(record, name) for name in alike)
+    ]
+    return max(same, key=lambda each: each.when or "", default=None)
+
+
 def _closing_accuracy(
     model: str, precision: str, records: Sequence[Record], shipped: Sequence[Record]
 ) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def _closing_accuracy(
     if comparable(best):
         there = zoo.get(model).published[precision]
         row.update({"AP published": f"{there.ap / 100:.4f}", "AR published": f"{there.ar / 100:.4f}"})
-    return {**row, **_changes(model, precision, best, float32_of(best, records if mine else shipped))}
+    return {**row, **_changes(model, precision, best, _float32_of(best, records if mine else shipped))}
 
 
 def _closing_speed(records: Sequence[Record]) -> dict[str, Any]:
