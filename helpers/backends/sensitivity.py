@@ -104,7 +104,7 @@ def rank(onnx_path: Path, precision: str, calibration: CalibrationSet, most: int
     Args:
         onnx_path: from `export.export`.
         precision: one of the qint ones.
-        calibration: the images; ranges come from all of them, outputs from the first few.
+        calibration: ranges come from all of its images, outputs from the first few.
         most: so many layers, spread evenly from input to output; None for all. HRNet's 294 take many minutes.
 
     Returns:
@@ -145,7 +145,7 @@ def by_count(
     Args:
         onnx_path: from `export.export`.
         precision: one of the qint ones.
-        calibration: the images to draw from.
+        calibration: images to draw from.
         counts: how many to calibrate with; those above the number of images mean all of them, and are done once.
         scored: other images, to compare outputs on: (1, 3, h, w) float32 each.
 

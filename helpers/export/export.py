@@ -113,7 +113,6 @@ def export(
     *,
     shapes: Sequence[tuple[int, int]] = CHECK_SHAPES,
     batches: Sequence[int] = CHECK_BATCHES,
-    force: bool = False,
 ) -> Path:
     """Makes the ONNX file of a network, or finds the one made before.
 
@@ -129,7 +128,6 @@ def export(
         out: the file to write; by default `paths.onnx_file`.
         shapes: (height, width) to compare at, multiples of 32: (1024, 512) is a portrait.
         batches: batch sizes to compare at, each with each shape.
-        force: export even if the file can be used again.
 
     Returns:
         The file; its sidecar lies beside it.
@@ -156,7 +154,7 @@ def export(
         "format": _FORMAT,
     }
     weights_file = None if found.file is None else str(found.file.resolve())
-    if not force and artifacts.is_current(path, decides) and _covers(path, shapes, batches):
+    if artifacts.is_current(path, decides) and _covers(path, shapes, batches):
         _follow(path, weights_file)
         return path
 

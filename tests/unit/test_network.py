@@ -181,7 +181,7 @@ def test_checkpoint_of_another_shape(mobilenet, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".npz"])
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
 def test_truncated_checkpoint(mobilenet, tmp_path, suffix, share):
     path = tmp_path / f"a{suffix}"
     network.save_npz(mobilenet, path) if suffix == ".npz" else torch.save(as_mmcv_saves(mobilenet.state_dict()), path)
