@@ -88,7 +88,7 @@ def weights_tag(weights: str | os.PathLike[str], digest: str | None = None) -> s
 
 
 def onnx_file(model: str, tag: str, opset: int) -> Path:
-    """The ONNX file of a network; `tag` is a `weights_tag`."""
+    """Returns the ONNX file of a network; `tag` is a `weights_tag`."""
     return models() / f"{model}_{tag}" / f"{model}_{tag}_opset{opset}.onnx"
 
 
@@ -115,11 +115,9 @@ def engine_file(
     name = f"{model}_mmpose_model_{precision}_{str(dynamic_shape).lower()}"
     if not dynamic_shape:
         name += f"_{batch_size}"
-    return models() / f"{model}_{tag}" / backend / (name + _ending(input_type))
-
-
-def _ending(input_type: str) -> str:
-    return "" if input_type == "float32" else f"_{input_type}"
+    if input_type != "float32":
+        name += f"_{input_type}"
+    return models() / f"{model}_{tag}" / backend / name
 
 
 def _from_environment(variable: str, otherwise: Path) -> Path:

@@ -48,8 +48,6 @@ class Network:
         config: file name of its configuration inside the mmpose wheel.
         checkpoint_url: address of its trained weights.
         sha256_prefix: the first hex digits of that file's SHA-256, which its publishers put into its name.
-        params_m: parameters, millions.
-        gflops: floating-point operations for one 512x512 picture, billions; two per multiply-add.
         published: precision -> accuracy on an MLU370 in the sample that this project re-implements.
     """
 
@@ -57,8 +55,6 @@ class Network:
     config: str
     checkpoint_url: str
     sha256_prefix: str
-    params_m: float
-    gflops: float
     published: Mapping[str, Accuracy]
 
 
@@ -72,8 +68,6 @@ NETWORKS = {
             config="hrnet_w32_coco_512x512.py",
             checkpoint_url=f"{_CHECKPOINTS}/hrnet_w32_coco_512x512-bcb8c247_20200816.pth",
             sha256_prefix="bcb8c247",
-            params_m=28.54,
-            gflops=81.6,
             published={
                 "force_float32": Accuracy(65.42, 70.99),
                 "force_float16": Accuracy(65.37, 70.95),
@@ -85,8 +79,6 @@ NETWORKS = {
             config="res50_coco_512x512.py",
             checkpoint_url=f"{_CHECKPOINTS}/res50_coco_512x512-5521bead_20200816.pth",
             sha256_prefix="5521bead",
-            params_m=34.00,
-            gflops=58.0,
             published={
                 "force_float32": Accuracy(46.78, 55.30),
                 "force_float16": Accuracy(46.60, 55.30),
@@ -98,8 +90,6 @@ NETWORKS = {
             config="mobilenetv2_coco_512x512.py",
             checkpoint_url=f"{_CHECKPOINTS}/mobilenetv2_coco_512x512-4d96e309_20200816.pth",
             sha256_prefix="4d96e309",
-            params_m=9.57,
-            gflops=16.8,
             published={
                 "force_float32": Accuracy(38.13, 47.40),
                 "force_float16": Accuracy(37.98, 47.29),

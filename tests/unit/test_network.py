@@ -47,12 +47,18 @@ def refused(path, model: str = "MobileNetv2") -> str:
     return message
 
 
-@pytest.mark.parametrize("model", zoo.NETWORKS)
-def test_networks_are_what_the_table_says(model):
+@pytest.mark.parametrize(
+    ("model", "size"),
+    [
+        ("HRNet", "28.54 M parameters, 81.6 GFLOP"),
+        ("ResNet50", "34.00 M parameters, 58.0 GFLOP"),
+        ("MobileNetv2", "9.57 M parameters, 16.8 GFLOP"),
+    ],
+)
+def test_networks_are_those_of_the_publications(model, size):
     module = network.build(model)
     assert {key.split(".")[0] for key in module.state_dict()} == {"backbone", "keypoint_head"}
-    published = zoo.get(model)
-    assert network.describe(module) == f"{published.params_m:.2f} M parameters, {published.gflops:.1f} GFLOP"
+    assert network.describe(module) == size
     with torch.inference_mode():
         output = module.eval()(torch.zeros(2, 3, 128, 192))
     assert output.shape == (2, 34, 32, 48)
