@@ -23,7 +23,6 @@ from helpers.errors import DataError, UsageError
 from helpers.export import network
 from helpers.images import read_image
 from helpers.measure import evaluate
-from helpers.pose import preprocess
 from helpers.pose.estimator import PoseEstimator
 from helpers.pose.preprocess import resize_align, to_input
 
@@ -104,7 +103,7 @@ def test_near_float32_at_any_shape(rounded, demo, folder, scored):
     ort = backends.get("onnxruntime")
     with ort.load(rounded) as engine, ort.load(ort.build(demo, BuildSpec())) as reference:
         found, wanted = ([engine.run(images) for images in scored] for engine in (engine, reference))
-        pairs = [np.concatenate([each, preprocess.hflip(each)]) for each in scored[:1]]
+        pairs = [np.concatenate([each, each[..., ::-1]]) for each in scored[:1]]
         assert engine.run(pairs[0]).shape[0] == 2
     assert len({output.shape for output in found}) > 1
     assert not np.array_equal(found[0], wanted[0])
