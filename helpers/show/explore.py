@@ -149,9 +149,8 @@ class Explorer:
             except (UsageError, DataError) as error:
                 told.value = f"<b>{html.escape(str(error))}</b>"
                 return
-            picture.value = cv2.imencode(".jpg", scene.paint(choice), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[
-                1
-            ].tobytes()
+            quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+            picture.value = cv2.imencode(".jpg", scene.paint(choice), quality)[1].tobytes()
             told.value = scene.counts(choice)
 
         controls = self._controls()
@@ -170,22 +169,14 @@ class Explorer:
             "precision": [name for name in zoo.PRECISIONS if name in builds],
             "image": [(path.name, index) for index, path in enumerate(self.images)],
         }
-        labels = {"model": "network", "backend": "engine"}
-        style = {"description_width": "130px"}
         controls: dict[str, Any] = {
-            name: widgets.Dropdown(
-                description=labels.get(name, name), options=offered, value=getattr(self.start, name), style=style
-            )
+            name: widgets.Dropdown(options=offered, value=getattr(self.start, name))
             for name, offered in options.items()
         }
         for name in ("keypoint_threshold", "person_threshold"):
-            controls[name] = widgets.FloatSlider(
-                description=name.replace("_", " "),
-                value=getattr(self.start, name),
-                min=0.0,
-                max=1.0,
-                step=0.01,
-                style=style,
-                layout=widgets.Layout(width="430px"),
-            )
+            controls[name] = widgets.FloatSlider(getattr(self.start, name), min=0.0, max=1.0, step=0.01)
+        for name, control in controls.items():
+            control.description = {"model": "network", "backend": "engine"}.get(name, name.replace("_", " "))
+            control.style.description_width = "130px"
+            control.layout.width = "430px"
         return controls
