@@ -158,6 +158,7 @@ WRONG = [
     ("01_export", {"model": "HRNet2"}, "There is no model 'HRNet2'; did you mean HRNet?"),
     ("02_build", {"precision": "int8"}, "There is no precision 'int8'"),
     ("02_build", {"dynamic_shape": "maybe"}, "The parameter dynamic_shape must be of type bool, not 'maybe'."),
+    ("03_infer", {"split": "calib2017", "precision": "qint8_mixed_float16"}, "calibration images are also scored"),
     ("04_benchmark", {"image_nmu": 3}, "There is no parameter 'image_nmu'; did you mean image_num?"),
 ]
 
