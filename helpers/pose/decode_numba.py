@@ -2,25 +2,20 @@
 
 MMPose upsamples all maps and searches the large ones; here hardly a large map is made. Between four neighboring
 samples of the output (a *cell*) lie 4x4 pixels of the upsampled map, each a fixed mix of the four. So samples bound
-pixels, and only the cells that can hold a winner are upsampled, with the very rounding of `maps.upsample`.
+pixels, and only the cells that can hold a winner are upsampled, with the rounding of `maps.upsample`.
 
-`decode` imports this module only where numba is installed. It runs on one thread, without the GIL. Compiled code
-is kept on disk (in `__pycache__`, or where `NUMBA_CACHE_DIR` says); `decode.warm_up` waits for the compiler in advance.
+One thread, without the GIL. Compiled code is kept in `__pycache__`, or where `NUMBA_CACHE_DIR` says.
 """
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numba
 import numpy as np
 
 from helpers.pose.maps import FAR_WEIGHTS, NEAR_WEIGHTS, UPSCALE
-
-if TYPE_CHECKING:
-    from helpers.keypoints import KeypointSet
-    from helpers.pose.decode import DecodeConfig
 
 _HALF = UPSCALE // 2  # pixels before the first sample and behind the last
 _TILE = 4  # cells per side of a tile, the unit of the search for missing keypoints
@@ -40,17 +35,17 @@ class Maps(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """`DecodeConfig` and constants of `decode`, as the compiled steps need them."""
+    """The fields of `DecodeConfig`, and constants of `decode`."""
 
     max_num_people: int
-    threshold: np.float32  # the highest that is not a peak
+    detection_threshold: float
     tag_threshold: float
     use_detection_val: bool
-    limit: int  # most people that may be joined or kept
-    reach: int  # a peak is the highest within so many pixels, 2 or more
-    no_match_cost: float
+    ignore_too_much: bool
     adjust: bool
     refine: bool
+    reach: int  # a peak is the highest within so many pixels, 2 or more
+    no_match_cost: float
 
 
 def _compile(function):
@@ -62,43 +57,28 @@ def _compile(function):
 
 
 # --- Upsampling, one value or a few cells at a time -------------------------------------------------------
-
-
 @_compile
 def _lerp(near, far, phase):
     return np.float32(near * NEAR_WEIGHTS[phase] + far * FAR_WEIGHTS[phase])
 
 
 @_compile
-def _clamp(index, size):
-    return min(max(index, 0), size - 1)
-
-
-@_compile
 def _sample(channels, channel, flipped, row, column):
     """One sample of an output, or of a flipped one turned back; beyond the border, that of the border."""
-    column = _clamp(column, channels.shape[2])
-    if flipped:
-        column = channels.shape[2] - 1 - column
-    return channels[channel, _U(_clamp(row, channels.shape[1])), _U(column)]
-
-
-@_compile
-def _corners(channels, channel, flipped, row, column):
-    """The four samples around a cell; cell (row, column) lies between the samples of that index and those before."""
-    return (
-        _sample(channels, channel, flipped, row - 1, column - 1),
-        _sample(channels, channel, flipped, row - 1, column),
-        _sample(channels, channel, flipped, row, column - 1),
-        _sample(channels, channel, flipped, row, column),
-    )
+    row, column = min(max(row, 0), channels.shape[1] - 1), min(max(column, 0), channels.shape[2] - 1)
+    return channels[channel, _U(row), _U(channels.shape[2] - 1 - column if flipped else column)]
 
 
 @_compile
 def _pixel(channels, channel, flipped, y, x):
+    """One pixel of an upsampled map; cell (row, column) lies between the samples of that index and those before."""
     row, phase_y = (y + _HALF) // UPSCALE, (y + _HALF) % UPSCALE
     column, phase_x = (x + _HALF) // UPSCALE, (x + _HALF) % UPSCALE
-    nw, ne, sw, se = _corners(channels, channel, flipped, row, column)
+    nw, ne = (
+        _sample(channels, channel, flipped, row - 1, column - 1),
+        _sample(channels, channel, flipped, row - 1, column),
+    )
+    sw, se = _sample(channels, channel, flipped, row, column - 1), _sample(channels, channel, flipped, row, column)
     return _lerp(_lerp(nw, ne, phase_x), _lerp(sw, se, phase_x), phase_y)
 
 
@@ -148,8 +128,6 @@ def _upsample_heat(maps, keypoint, row, column, cells, lines, blocks):
 
 
 # --- Step 1: maps -----------------------------------------------------------------------------------------
-
-
 @_compile
 def largest_magnitude(bits):
     """The largest of (n,) float32, given and returned as uint32 bits without the sign: they order alike, NaN last."""
@@ -174,8 +152,6 @@ def _average(maps, keypoint):
 
 
 # --- Step 2: peaks ----------------------------------------------------------------------------------------
-
-
 @_compile
 def _rise(before, own, after):
     """Highest rise on the lines of pixels at a sample: they mix its own line of samples with up to 3/8 of another."""
@@ -255,11 +231,9 @@ def _topk(maps, keypoint, reach, values, pixels, filled):
 
     While the heap is not full or its lowest is below 0, non-peaks count too, as 0; then only peaks above the lowest.
     """
-    _, height, width = maps.mean_heat.shape
-    size, rim, heat = len(values), (reach + 1) // UPSCALE, maps.mean_heat[keypoint]
-    high, margin = np.empty(width, np.float32), np.empty(width, np.float32)
-    columns = np.empty(width, np.int64)
-    cells = 2 + 2 * rim
+    heat, size, rim = maps.mean_heat[keypoint], len(values), (reach + 1) // UPSCALE
+    (height, width), cells = heat.shape, 2 + 2 * rim
+    high, margin, columns = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.int64)
     lines = np.empty((cells + 1, UPSCALE * cells), np.float32)
     blocks = np.empty((2, UPSCALE * cells, UPSCALE * cells), np.float32)
     band = np.empty((UPSCALE, UPSCALE * width), np.float32)
@@ -267,8 +241,7 @@ def _topk(maps, keypoint, reach, values, pixels, filled):
     for row in range(height):
         everything = filled < size or values[0] < 0
         if everything:
-            count = width
-            columns[:] = np.arange(width)
+            count, columns[:] = width, np.arange(width)
         else:
             count = _samples_near_peaks(heat, row, values[0], maps.heat_tolerance, high, margin, columns)
         for k in range(count):
@@ -282,10 +255,8 @@ def _topk(maps, keypoint, reach, values, pixels, filled):
         for y in range(UPSCALE):
             for k in range(count):
                 for x in range(UPSCALE):
-                    value, pixel = (
-                        band[y, UPSCALE * k + x],
-                        (UPSCALE * row + y) * UPSCALE * width + UPSCALE * columns[k] + x,
-                    )
+                    value = band[y, UPSCALE * k + x]
+                    pixel = (UPSCALE * row + y) * UPSCALE * width + UPSCALE * columns[k] + x
                     if filled < size:
                         values[filled], pixels[filled] = value, pixel
                         filled += 1
@@ -308,19 +279,20 @@ def find_peaks(maps, settings):
     peaks = np.zeros((keypoints, most, 4 + (len(maps.flip_index) > 0)), np.float32)
     counts = np.zeros(keypoints, np.int64)
     values, pixels = np.empty(most + 1, np.float32), np.empty(most + 1, np.int64)
+    below = max(np.nextafter(np.float32(settings.detection_threshold), np.float32(-1)), np.float32(0))
     for keypoint in range(keypoints):
         _average(maps, keypoint)
-        # Without ties the order is plain, and nothing up to the threshold matters: the heap begins full of it.
-        values[:] = settings.threshold
+        # Without ties the order is plain, and nothing below the threshold matters: the heap begins full of that.
+        values[:] = below
         _topk(maps, keypoint, settings.reach, values, pixels, most + 1)
         for k in range(most):
-            if values[k] > settings.threshold and values[k] == values[k + 1]:
+            if values[k] > settings.detection_threshold and values[k] == values[k + 1]:
                 size = min(most, UPSCALE * UPSCALE * height * width)
                 values[size:] = -np.inf
                 _topk(maps, keypoint, settings.reach, values[:size], pixels[:size], 0)
                 break
         for k in range(most):
-            if not values[k] > settings.threshold:
+            if not values[k] > settings.detection_threshold:  # in float64, as in MMPose
                 break
             counts[keypoint] += 1
             y, x = pixels[k] // (UPSCALE * width), pixels[k] % (UPSCALE * width)
@@ -330,8 +302,6 @@ def find_peaks(maps, settings):
 
 
 # --- Step 3: people ---------------------------------------------------------------------------------------
-
-
 @_compile
 def _sum(values):
     """Sum of float32 in NumPy's pairwise order: halves down to 128 numbers, then eight running sums and the rest."""
@@ -339,19 +309,13 @@ def _sum(values):
     if count > 128:
         half = count // 2 // 8 * 8
         return _sum(values[:half]) + _sum(values[half:])
-    total = np.float32(0)
-    if count < 8:
-        for value in values:
-            total += value
-        return total
-    r = values[:8].copy()
-    start = 8
-    while start + 8 <= count:
-        for k in range(8):
-            r[k] += values[start + k]
-        start += 8
-    total = ((r[0] + r[1]) + (r[2] + r[3])) + ((r[4] + r[5]) + (r[6] + r[7]))
-    for k in range(start, count):
+    total, whole = np.float32(0), count // 8 * 8
+    if whole:
+        r = values[:8].copy()
+        for k in range(8, whole):
+            r[k % 8] += values[k]
+        total = ((r[0] + r[1]) + (r[2] + r[3])) + ((r[4] + r[5]) + (r[6] + r[7]))
+    for k in range(whole, count):
         total += values[k]
     return total
 
@@ -374,12 +338,8 @@ def _mean_tag(members, into):
 def _star_one_more(matrix, star):
     """Primes zeros until one has no starred zero in its row, then stars one row more (steps 4 to 6 of munkres)."""
     size = len(star)
-    prime = np.full(size, -1)
-    row_covered = np.zeros(size, np.bool_)
-    column_open = np.ones(size, np.bool_)
-    for row in range(size):
-        if star[row] >= 0:
-            column_open[star[row]] = False
+    prime, row_covered, column_open = np.full(size, -1), np.zeros(size, np.bool_), np.ones(size, np.bool_)
+    column_open[star[star >= 0]] = False
     row = column = 0
     while True:
         found = -1
@@ -415,17 +375,11 @@ def _star_one_more(matrix, star):
         if star[row] < 0:
             break
         column = star[row]
-        row_covered[row] = True
-        column_open[column] = True
+        row_covered[row], column_open[column] = True, True
     while row >= 0:  # primes along the path become stars, and displace the stars in their columns
-        column = prime[row]
-        displaced = -1
-        for i in range(size):
-            if star[i] == column:
-                displaced = i
-                break
-        star[row] = column
-        row = displaced
+        displaced = np.flatnonzero(star == prime[row])
+        star[row] = prime[row]
+        row = displaced[0] if len(displaced) else -1
 
 
 @_compile
@@ -435,14 +389,12 @@ def _assign(matrix):
     A *starred* zero is an assignment so far, a *primed* one might become one; lines dealt with are *covered*.
     """
     size = len(matrix)
-    star = np.full(size, -1)
-    taken = np.zeros(size, np.bool_)
+    star, taken = np.full(size, -1), np.zeros(size, np.bool_)
     for row in range(size):
         matrix[row] -= matrix[row].min()
         for k in range(size):
             if matrix[row, k] == 0 and not taken[k]:
-                star[row] = k
-                taken[k] = True
+                star[row], taken[k] = k, True
                 break
     while (star < 0).any():
         _star_one_more(matrix, star)
@@ -486,12 +438,12 @@ def group_peaks(peaks, counts, grouping_order, settings):
     means = np.empty((most, width - 3), np.float32)
     sizes = np.zeros(most, np.int64)
     founders = np.empty(most, np.float32)
-    number = 0
+    number, limit = 0, settings.max_num_people if settings.ignore_too_much else most
     for keypoint in grouping_order:
         if not counts[keypoint]:
             continue
         candidates = peaks[keypoint, : counts[keypoint]]
-        known = min(number, settings.limit)
+        known = min(number, limit)
         for p in range(known):
             _mean_tag(members[p, : sizes[p]], means[p])
         owners = _match(candidates, means[:known], settings)
@@ -508,19 +460,19 @@ def group_peaks(peaks, counts, grouping_order, settings):
             members[owner, sizes[owner]] = candidates[k, 3:]
             sizes[owner] += 1
             people[owner, keypoint] = candidates[k]
-    return people[: min(number, settings.limit)].copy()
+    return people[: min(number, limit)].copy()
 
 
 # --- Step 4: a quarter pixel ------------------------------------------------------------------------------
-
-
 @_compile
-def _quarter_steps(maps, keypoint, y, x):
-    """decode._quarter_steps for one pixel."""
+def _adjust(maps, keypoint, found):
+    """Moves one keypoint (3 + S,) by a quarter pixel, and to the pixel's center."""
+    y, x = np.int64(found[1]), np.int64(found[0])
     bottom, right = UPSCALE * maps.mean_heat.shape[1] - 1, UPSCALE * maps.mean_heat.shape[2] - 1
     rises_x = _heat(maps, keypoint, y, min(x + 1, right)) > _heat(maps, keypoint, y, max(x - 1, 0))
     rises_y = _heat(maps, keypoint, min(y + 1, bottom), x) > _heat(maps, keypoint, max(y - 1, 0), x)
-    return np.float32(0.25 if rises_x else -0.25), np.float32(0.25 if rises_y else -0.25)
+    found[0] += np.float32(0.5 + 0.25 if rises_x else 0.5 - 0.25)
+    found[1] += np.float32(0.5 + 0.25 if rises_y else 0.5 - 0.25)
 
 
 @_compile
@@ -529,15 +481,10 @@ def adjust_keypoints(maps, people):
     for p in range(people.shape[0]):
         for keypoint in range(people.shape[1]):
             if people[p, keypoint, 2] > 0:
-                x, y = np.int64(people[p, keypoint, 0]), np.int64(people[p, keypoint, 1])
-                step_x, step_y = _quarter_steps(maps, keypoint, y, x)
-                people[p, keypoint, 0] += step_x + np.float32(0.5)
-                people[p, keypoint, 1] += step_y + np.float32(0.5)
+                _adjust(maps, keypoint, people[p, keypoint])
 
 
 # --- Step 5: missing keypoints, by branch and bound ---------------------------------------------------------
-
-
 @_compile
 def _affinity(heat, tags, person_tags):
     """Heat minus rounded tag distance."""
@@ -549,17 +496,17 @@ def _affinity(heat, tags, person_tags):
 
 
 @_compile
-def _tile_extremes(channels, channel, flipped, low, high):
-    """Lowest and highest sample of each tile of a map, into low (unless it is empty) and high (tall, wide).
+def _bound_maps(channels, channel, flipped, tolerance, low, high):
+    """Bounds of the pixels of each tile of a map, into low (unless it is empty) and high (tall, wide).
 
     A tile's cells lie between the _TILE + 1 rows and columns of samples that end with the last one of the tile.
     """
     _, height, width = channels.shape
     bottom, top = np.empty(width, np.float32), np.empty(width, np.float32)
     for i in range(high.shape[0]):
-        bottom[:] = top[:] = channels[channel, _clamp(_TILE * i - 1, height)]
+        bottom[:] = top[:] = channels[channel, min(max(_TILE * i - 1, 0), height - 1)]
         for k in range(_TILE):
-            row = channels[channel, _clamp(_TILE * i + k, height)]
+            row = channels[channel, min(_TILE * i + k, height - 1)]
             if low.size:
                 for x in range(width):
                     bottom[x] = min(bottom[x], row[x])
@@ -570,15 +517,9 @@ def _tile_extremes(channels, channel, flipped, low, high):
             for x in range(min(max(_TILE * j - 1, 0), width - 1), min(_TILE * (j + 1), width)):
                 at = _U(width - 1 - x if flipped else x)
                 lowest, highest = min(lowest, bottom[at]), max(highest, top[at])
-            high[i, j] = highest
+            high[i, j] = highest + tolerance if highest != 0 else highest  # mixes of numbers up to 0 stay up to 0
             if low.size:
-                low[i, j] = lowest
-
-
-@_compile
-def _raised(heat, tolerance):
-    """Upper bound of pixels of samples up to `heat`; interpolating non-positive values cannot round above 0."""
-    return heat + tolerance if heat != 0 else heat
+                low[i, j] = lowest - tolerance if lowest != 0 else lowest
 
 
 @_compile
@@ -610,7 +551,11 @@ def _bound_cell(maps, keypoint, heat, tags, row, column):
     count, total = len(maps.mean_heat), np.float32(0)
     for s in range(len(tags)):
         channels, channel = (maps.flipped, count + maps.flip_index[keypoint]) if s else (maps.output, count + keypoint)
-        nw, ne, sw, se = _corners(channels, channel, s == 1, row, column)
+        nw, ne = (
+            _sample(channels, channel, s == 1, row - 1, column - 1),
+            _sample(channels, channel, s == 1, row - 1, column),
+        )
+        sw, se = _sample(channels, channel, s == 1, row, column - 1), _sample(channels, channel, s == 1, row, column)
         low = min(min(nw, ne), min(sw, se)) - maps.tag_tolerance
         high = max(max(nw, ne), max(sw, se)) + maps.tag_tolerance
         gap = max(max(low - tags[s], tags[s] - high), np.float32(0))
@@ -629,7 +574,9 @@ def _search_tile(maps, keypoint, tags, tile_row, tile_column, best, here, lines,
         for column in range(left, min(left + _TILE, width + 1)):
             ne = _sample(maps.mean_heat, keypoint, False, row - 1, column)
             se = _sample(maps.mean_heat, keypoint, False, row, column)
-            heat = _raised(max(max(nw, ne), max(sw, se)), maps.heat_tolerance)
+            heat = max(max(nw, ne), max(sw, se))
+            if heat != 0:
+                heat += maps.heat_tolerance
             if heat >= best[0] and _bound_cell(maps, keypoint, heat, tags, row, column) >= best[0]:
                 best = _search_cell(maps, keypoint, tags, row, column, best, here, lines, blocks)
             nw, sw = ne, se
@@ -637,11 +584,19 @@ def _search_tile(maps, keypoint, tags, tile_row, tile_column, best, here, lines,
 
 
 @_compile
-def _bound_tiles(heats, lows, highs, tags, bounds, tops):
-    """Upper bounds of heat minus rounded tag distance of all tiles for one person.
+def _likeliest(maps, keypoint, tags, seeds, heats, lows, highs, bounds, tops, here, lines, blocks):
+    """The pixel where heat minus rounded tag distance is highest: branch and bound, the best tile first.
 
-    From heats (tall, wide) and lows, highs (S, tall, wide) into bounds (tall, wide) and, by column, tops (wide,).
+    Peaks, `seeds` (M, 3 + S), are the first guesses; good ones rule out most tiles. heats (tall, wide), lows and highs
+    (S, tall, wide) are from `_bound_maps`; bounds (tall, wide) of the difference and tops (wide,) are scratch.
     """
+    width = maps.mean_heat.shape[2]
+    best = np.float32(-np.inf), np.int64(0)
+    for k in range(len(seeds)):
+        affinity = _affinity(seeds[k, 2], seeds[k, 3:], tags)
+        pixel = np.int64(seeds[k, 1]) * UPSCALE * width + np.int64(seeds[k, 0])
+        if _can_win(affinity, pixel, best):
+            best = affinity, pixel
     tops[:] = -np.inf
     for i in range(len(bounds)):
         row, heat = bounds[i], heats[i]
@@ -654,21 +609,6 @@ def _bound_tiles(heats, lows, highs, tags, bounds, tops):
         for j in range(len(row)):
             row[j] = heat[j] - np.rint(np.sqrt(row[j]))
             tops[j] = max(tops[j], row[j])
-
-
-@_compile
-def _likeliest(maps, keypoint, tags, seeds, bounds, tops, here, lines, blocks):
-    """The pixel where heat minus rounded tag distance is highest; the best tile is searched first.
-
-    `seeds` (M, 3 + S) are the peaks: good guesses rule out most tiles. Uses up `bounds` and `tops`.
-    """
-    width = maps.mean_heat.shape[2]
-    best = np.float32(-np.inf), np.int64(0)
-    for k in range(len(seeds)):
-        affinity = _affinity(seeds[k, 2], seeds[k, 3:], tags)
-        pixel = np.int64(seeds[k, 1]) * UPSCALE * width + np.int64(seeds[k, 0])
-        if _can_win(affinity, pixel, best):
-            best = affinity, pixel
     while True:
         j = tops.argmax()
         top = tops[j]
@@ -695,36 +635,27 @@ def fill_missing_keypoints(maps, people, tags, peaks, counts):
     here, lines = np.empty(sources, np.float32), np.empty((2, UPSCALE), np.float32)
     blocks = np.empty((2, UPSCALE, UPSCALE), np.float32)
     for keypoint in range(keypoints):
-        bounded = False
+        if (people[:, keypoint, 2] != 0).all():
+            continue
+        _bound_maps(maps.mean_heat, keypoint, False, maps.heat_tolerance, lows[0, :0], heats)
+        _bound_maps(maps.output, keypoints + keypoint, False, maps.tag_tolerance, lows[0], highs[0])
+        if sources == 2:
+            channel = keypoints + maps.flip_index[keypoint]
+            _bound_maps(maps.flipped, channel, True, maps.tag_tolerance, lows[1], highs[1])
         for p in range(len(people)):
-            if people[p, keypoint, 2] != 0:
-                continue
-            if not bounded:
-                bounded = True
-                _tile_extremes(maps.mean_heat, keypoint, False, lows[0, :0], heats)
-                for i in range(shape[0]):
-                    for j in range(shape[1]):
-                        heats[i, j] = _raised(heats[i, j], maps.heat_tolerance)
-                _tile_extremes(maps.output, keypoints + keypoint, False, lows[0], highs[0])
-                if sources == 2:
-                    _tile_extremes(maps.flipped, keypoints + maps.flip_index[keypoint], True, lows[1], highs[1])
-                lows -= maps.tag_tolerance
-                highs += maps.tag_tolerance
-            _bound_tiles(heats, lows, highs, tags[p], bounds, tops)
-            seeds = peaks[keypoint, : counts[keypoint]]
-            pixel = _likeliest(maps, keypoint, tags[p], seeds, bounds, tops, here, lines, blocks)
-            y, x = pixel // (UPSCALE * width), pixel % (UPSCALE * width)
-            heat = _heat(maps, keypoint, y, x)
-            if heat > 0:
-                step_x, step_y = _quarter_steps(maps, keypoint, y, x)
-                people[p, keypoint, 0] = np.float32(x) + np.float32(0.5) + step_x
-                people[p, keypoint, 1] = np.float32(y) + np.float32(0.5) + step_y
-                people[p, keypoint, 2] = heat
+            if people[p, keypoint, 2] == 0:
+                seeds = peaks[keypoint, : counts[keypoint]]
+                pixel = _likeliest(
+                    maps, keypoint, tags[p], seeds, heats, lows, highs, bounds, tops, here, lines, blocks
+                )
+                y, x = pixel // (UPSCALE * width), pixel % (UPSCALE * width)
+                heat = _heat(maps, keypoint, y, x)
+                if heat > 0:
+                    people[p, keypoint, 0], people[p, keypoint, 1], people[p, keypoint, 2] = x, y, heat
+                    _adjust(maps, keypoint, people[p, keypoint])
 
 
 # --- All steps ----------------------------------------------------------------------------------------------
-
-
 @_compile
 def _decode(maps, grouping_order, settings):
     """All steps, in pixels of the network's input: people (P, K, 3 + S), scores (P,) and tags (P, S)."""
@@ -744,15 +675,8 @@ def _decode(maps, grouping_order, settings):
 _work = threading.local()  # a thread's mean heatmaps, used again for the next image of the same size
 
 
-def decode(
-    output: np.ndarray,
-    flipped_output: np.ndarray | None,
-    config: DecodeConfig,
-    keypoints: KeypointSet,
-    nms_size: int,
-    no_match_cost: float,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Takes all steps of `decode.decode_steps` for (2K, h, w) float32 outputs of equal shape.
+def decode(output, flipped_output, config, keypoints, nms_size, no_match_cost):
+    """Takes all steps of `decode.decode_steps` for (2K, h, w) float32 outputs of a `KeypointSet`.
 
     Returns:
         (people, scores, tags): (P, K, 3 + S), (P,), (P, S) float32, in pixels of the network's input; None if an
@@ -771,19 +695,7 @@ def decode(
     if getattr(_work, "mean_heat", np.empty(0)).shape != shape:
         _work.mean_heat = np.empty(shape, np.float32)
     flip_index = np.array(keypoints.flip_index if flipped_output is not None else (), np.int64)
-    threshold = np.float32(config.detection_threshold)
-    if float(threshold) > config.detection_threshold:  # MMPose compares in float64
-        threshold = np.nextafter(threshold, np.float32(-np.inf))
-    settings = Settings(
-        config.max_num_people,
-        threshold,
-        float(config.tag_threshold),
-        config.use_detection_val,
-        config.max_num_people if config.ignore_too_much else count * config.max_num_people,
-        nms_size // 2,
-        no_match_cost,
-        config.adjust,
-        config.refine,
-    )
+    thresholds = {name: float(getattr(config, name)) for name in ("detection_threshold", "tag_threshold")}
+    settings = Settings(**{**vars(config), **thresholds}, reach=nms_size // 2, no_match_cost=no_match_cost)
     maps = Maps(output, flipped, flip_index, _work.mean_heat, *tolerances)
     return _decode(maps, np.array(keypoints.grouping_order), settings)
