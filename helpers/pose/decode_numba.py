@@ -684,14 +684,13 @@ def decode(output, flipped_output, config, keypoints, nms_size, no_match_cost):
     """
     output = np.ascontiguousarray(output)
     flipped = output if flipped_output is None else np.ascontiguousarray(flipped_output)
-    count = len(keypoints)
     largest = np.zeros(2, np.uint32)  # of heatmaps and tag maps
     for array in (output,) if flipped is output else (output, flipped):
         largest = np.maximum(largest, [largest_magnitude(half) for half in array.view(np.uint32).reshape(2, -1)])
     tolerances = np.float32(_TOLERANCE) * largest.astype(np.uint32).view(np.float32)
     if not np.isfinite(tolerances).all():
         return None
-    shape = (count, *output.shape[1:])
+    shape = (len(keypoints), *output.shape[1:])
     if getattr(_work, "mean_heat", np.empty(0)).shape != shape:
         _work.mean_heat = np.empty(shape, np.float32)
     flip_index = np.array(keypoints.flip_index if flipped_output is not None else (), np.int64)
