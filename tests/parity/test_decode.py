@@ -2,13 +2,12 @@
 
 Every map is decoded three times, by mmpose, by our NumPy steps and by our compiled ones; the latter two must agree
 to the last bit. torch's bilinear upsampling uses a fused multiply-add on any x86-64 CPU with AVX2, which
-`decode` reproduces; on such a machine not only mmpose's numbers but their bits are equal, as the report at the
-end says.
+`maps.upsample` reproduces; on such a machine mmpose's bits are equal too, as the report at the end says.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,24 +16,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from munkres import Munkres
 
-from helpers.export.mmpose_chain import mmpose_decode
-from helpers.pose import decode as room
+from helpers.export.mmpose_chain import OFFICIAL_TEST_CFG, mmpose_decode
+from helpers.pose import decode
 from helpers.pose.decode import DecodeConfig, Poses, decode_poses
+from helpers.pose.decode_numba import _assign
+from helpers.pose.maps import upsample
 from tests.parity.crowds import add_peak, crowd, outputs_of
 
 
-@dataclass(frozen=True)
-class Transform:
+def transform_for(output: np.ndarray, rng: np.random.Generator) -> SimpleNamespace:
     """The three attributes of `helpers.pose.preprocess.ResizeTransform` that decoding uses."""
-
-    base_size: tuple[int, int]
-    center: np.ndarray
-    scale: np.ndarray
-
-
-def transform_for(output: np.ndarray, rng: np.random.Generator) -> Transform:
     _, height, width = output.shape
-    return Transform((4 * width, 4 * height), rng.integers(50, 500, 2), rng.uniform(0.5, 5, 2))
+    base_size = (4 * width, 4 * height)
+    return SimpleNamespace(base_size=base_size, center=rng.integers(50, 500, 2), scale=rng.uniform(0.5, 5, 2))
 
 
 def decoded_alike(output, flipped, transform, config) -> Poses:
@@ -114,7 +108,7 @@ def test_random_people_without_flip_test(tally, seed):
 
 @st.composite
 def maps_with_ties(draw) -> tuple[np.ndarray, np.ndarray]:
-    """Outputs in which few different values occur, so that equals meet everywhere: plateaus, ridges, twins."""
+    """Outputs in which few different values occur, so that equals meet everywhere: plateaus, ridges, pairs."""
     height, width = draw(st.integers(17, 28)), draw(st.integers(17, 28))  # below, torch enlarges by another kernel
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     step = draw(st.sampled_from([0.02, 0.1, 0.3]))
@@ -244,29 +238,29 @@ def test_people_on_each_border(tally, side):
     rng = np.random.default_rng(side)
     heat, tags = rng.normal(0, 0.01, (2, 2, 17, 32, 48))
     for person in range(3):
-        for joint in range(17):
+        for keypoint in range(17):
             along = rng.integers(0, 47 if side < 2 else 31)
             y, x = ((0, along), (31, along), (along, 0), (along, 47))[side]
-            add_peak(heat, tags, joint, y, x, 2 * person, rng)
+            add_peak(heat, tags, keypoint, y, x, 2 * person, rng)
     assert len(tally.compare(*outputs_of(heat, tags), rng)) >= 3
 
 
 def test_corners(tally):
     rng = np.random.default_rng(5)
     heat, tags = rng.normal(0, 0.01, (2, 2, 17, 32, 48))
-    for joint in range(17):
+    for keypoint in range(17):
         for y, x in ((0, 0), (0, 47), (31, 0), (31, 47)):
-            add_peak(heat, tags, joint, y, x, y / 10 + x / 5, rng)
+            add_peak(heat, tags, keypoint, y, x, y / 10 + x / 5, rng)
     assert len(tally.compare(*outputs_of(heat, tags), rng)) >= 4
 
 
 def test_more_candidates_than_may_be(tally):
     rng = np.random.default_rng(6)
     heat, tags = rng.normal(0, 0.003, (2, 2, 17, 48, 64))
-    for joint in range(4):
+    for keypoint in range(4):
         for y in range(3, 48, 7):
             for x in range(3, 64, 7):
-                add_peak(heat, tags, joint, y, x, rng.integers(0, 20), rng)
+                add_peak(heat, tags, keypoint, y, x, rng.integers(0, 20), rng)
     assert len(tally.compare(*outputs_of(heat, tags), rng)) >= 20
 
 
@@ -344,7 +338,7 @@ def test_heat_of_any_size(tally):
     assert len(tally.compare(output, flipped, rng, max_num_people=4))
 
 
-def test_joints_nobody_shows_are_not_filled(tally):
+def test_keypoints_nobody_shows_are_not_filled(tally):
     rng = np.random.default_rng(13)
     heat, tags = blank((32, 48), -0.2)
     add_peak(heat, tags, 0, 10, 20, 1, rng)
@@ -363,17 +357,27 @@ def test_enough_was_compared(tally, pytestconfig):
 # --- Single steps ---------------------------------------------------------------------------------------
 
 
+def test_size_of_a_peak(tally, monkeypatch):
+    monkeypatch.setattr(decode, "NMS_SIZE", 7)
+    rng = np.random.default_rng(16)
+    heat, tags = rng.uniform(0, 0.2, (2, 2, 17, 33, 47))
+    for y, x in ((10, 10), (10, 11.5), (20, 30)):
+        add_peak(heat, tags, 0, y, x, x, rng)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(OFFICIAL_TEST_CFG, "nms_kernel", 7)
+        patch.setitem(OFFICIAL_TEST_CFG, "nms_padding", 3)
+        assert len(tally.compare(*outputs_of(heat, tags), rng, max_num_people=6)) >= 2
+
+
 @pytest.mark.parametrize("shape", [(128, 192), (33, 47), (1, 40), (40, 1)])
-def test_enlarged_map_has_torchs_bits(shape):
+def test_upsampled_maps_have_torchs_bits(shape):
     rng = np.random.default_rng(14)
-    output = rng.normal(0, 1, (34, *shape)) * 10 ** rng.normal(0, 2, (34, *shape))
-    output = output.astype(np.float32)
+    maps = (rng.normal(0, 1, (17, *shape)) * 10 ** rng.normal(0, 2, (17, *shape))).astype(np.float32)
     size = [4 * side for side in shape]
     theirs = torch.nn.functional.interpolate(
-        torch.from_numpy(output)[None, :17], size=size, mode="bilinear", align_corners=False
+        torch.from_numpy(maps)[None], size=size, mode="bilinear", align_corners=False
     )
-    ours = room.enlarge_heatmap(room.align_maps(output), 7)
-    np.testing.assert_array_equal(ours, theirs[0, 7].numpy())
+    np.testing.assert_array_equal(upsample(maps), theirs[0].numpy())
 
 
 @pytest.mark.parametrize("levels", [2, 5, 1000])
@@ -382,19 +386,19 @@ def test_top_values_in_torchs_order(levels):
     for count in (1, 2, 7, 30):
         for size in (64 * count, 5000, 20000):
             values = (rng.integers(0, levels, size) - levels // 2).astype(np.float32)
-            heat, index = room._TopK(values, count).best_first()
+            heat, index = decode._topk(values, count)
             theirs = torch.from_numpy(values).topk(count)
             np.testing.assert_array_equal(index, theirs.indices.numpy())
             np.testing.assert_array_equal(heat, theirs.values.numpy())
 
 
 @pytest.mark.parametrize("levels", [2, 4, 50])
-def test_assignment_as_munkres_chooses(levels):
+def test_compiled_assignment_is_that_of_munkres(levels):
     """As mmpose builds its costs: whole hundreds minus heat, and columns of 1e10 for candidates to spare."""
     rng = np.random.default_rng(levels)
     for _ in range(60):
         rows, people = rng.integers(1, 14, 2)
         cost = rng.integers(0, levels, (rows, people)) * 100 - rng.choice((0.25, 0.5, rng.random()), (rows, 1))
         cost = np.pad(cost, ((0, 0), (0, max(0, rows - people))), constant_values=1e10)
-        theirs = Munkres().compute(cost.tolist())
-        assert list(enumerate(room._assign(cost))) == theirs
+        square = np.pad(cost, ((0, cost.shape[1] - rows), (0, 0)))
+        assert list(enumerate(_assign(square)[:rows])) == Munkres().compute(cost.tolist())
