@@ -11,7 +11,7 @@ A checkpoint goes in at the top; an image and a number come out at the bottom.
                    onnxruntime, openvino, pytorch, magicmind, mm_run
                    calibration, quantize, sensitivity
     pose/          preprocess      image -> network input
-                   decode, decode_numba     network output -> poses: the lesson, and the same steps compiled
+                   maps, decode, decode_numba    network output -> poses: the lesson, and the same steps compiled
                    estimator, video         images and videos -> poses
     measure/       evaluate, oks   COCO AP and AR, resumed where a run stopped; who is who in two sets of poses
                    benchmark, roofline, machine, records, tables

@@ -1,4 +1,4 @@
-"""The steps of `decode` in loops that numba compiles: the same names and bits, some hundred times faster.
+"""The steps of `decode` in loops that numba compiles: the same names and bits, about a hundred times as fast.
 
 MMPose upsamples all maps and searches the large ones; here hardly a large map is made. Between four neighboring
 samples of the output (a *cell*) lie 4x4 pixels of the upsampled map, each a fixed mix of the four. So samples bound

@@ -56,7 +56,7 @@ def probe(blocked, libraries, modules) -> tuple[dict[str, float], set[str]]:
     return seconds, set(loaded)
 
 
-def test_the_deployment_half_needs_numpy_and_opencv_alone():
+def test_the_deployment_half_needs_what_it_says_alone():
     """As requirements-deploy.txt promises."""
     assert len(DEPLOYMENT_HALF) > 10
     export_half = ["torch", "torchvision", "mmpose", "mmcv", "onnx", "pandas", "papermill"]
