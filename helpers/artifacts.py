@@ -5,8 +5,7 @@
     artifacts.write_sidecar(path, opset=17)
     artifacts.is_current(path, {"opset": 17})     # True until the file, or what is wanted, changes
 
-The sidecar of `x` is `x.json`: all that decided the file's content, its SHA-256 and size, and what was measured while
-making it. A file is used again only if its sidecar agrees with what is wanted now and with the file's bytes.
+The sidecar of `x` is `x.json`: all that decided the file's content, and what was measured while making it.
 """
 
 from __future__ import annotations
@@ -26,11 +25,7 @@ if TYPE_CHECKING:
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
-    """Returns the SHA-256 of a file, 64 hex digits.
-
-    Raises:
-        DataError: the file is missing or cannot be read.
-    """
+    """Returns the SHA-256 of a file, 64 hex digits; a DataError names one that cannot be read."""
     digest = hashlib.sha256()
     try:
         with Path(path).open("rb") as file:
@@ -43,17 +38,10 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], needs: int = 1 << 16) -> Iterator[Path]:
-    """Lends a temporary file beside `path`, which replaces `path` at the end of the block.
+    """Lends an empty temporary file beside `path`, of its suffix, which replaces `path` at the end of the block.
 
     If the block fails or is interrupted, the temporary file is removed and `path` stays as it was. Folders are made as
-    needed.
-
-    Args:
-        path: the file to be.
-        needs: bytes that the block is about to write, to tell a full disk from other failures of a library.
-
-    Yields:
-        The temporary file, empty. It has the suffix of `path`, which some writers look at.
+    needed. `needs`: bytes that the block is about to write, to tell a full disk from other failures of a library.
 
     Raises:
         DataError: the file cannot be written: no permission, no space, a folder in its place.
@@ -86,11 +74,9 @@ def sidecar(path: str | os.PathLike[str]) -> Path:
 
 
 def write_sidecar(path: Path, **facts: Any) -> None:
-    """Describes a file that was just made; called last, so that an unfinished file has no valid sidecar.
+    """Describes a file that was just made, by facts in JSON types, to which its `sha256` and `bytes` are added.
 
-    Args:
-        path: the made file.
-        **facts: JSON types. `sha256` and `bytes` of the file are added.
+    It comes last, so that an unfinished file has no valid sidecar.
     """
     document = {**facts, "sha256": sha256(path), "bytes": path.stat().st_size}
     with atomic_write(sidecar(path)) as part:
@@ -98,11 +84,7 @@ def write_sidecar(path: Path, **facts: Any) -> None:
 
 
 def read_sidecar(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads the sidecar of a made file.
-
-    Raises:
-        DataError: the sidecar is missing or damaged.
-    """
+    """Reads the sidecar of a made file; a DataError says if it is missing or damaged."""
     try:
         document = json.loads(sidecar(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -121,10 +103,8 @@ def package_version(name: str) -> str | None:
     except ImportError:  # Python 3.7
         import pkg_resources
 
-        try:
-            return pkg_resources.get_distribution(name).version
-        except pkg_resources.DistributionNotFound:
-            return None
+        found = pkg_resources.working_set.by_key.get(name)
+        return found and found.version
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -132,12 +112,7 @@ def package_version(name: str) -> str | None:
 
 
 def is_current(path: Path, wanted: Mapping[str, Any]) -> bool:
-    """Tells whether a made file can be used again.
-
-    Args:
-        path: the made file.
-        wanted: facts of the sidecar that decide the file's content, as they have to be now.
-    """
+    """Tells whether a made file can be used again: its sidecar has the `wanted` facts, and the file that hash."""
     try:
         found = read_sidecar(path)
         wanted = json.loads(json.dumps(wanted))  # as after a round trip: tuples are lists

@@ -4,7 +4,6 @@
     <root>/<split>/000000000139.jpg ...
 
     dataset = CocoDataset("data/demo")
-    for image_id, path in dataset: ...
     people = dataset.people(image_id)   # keypoints (P, 17, 3), bbox (P, 4), area (P,)
 
 Reading the folder needs NumPy alone; pycocotools is imported when an evaluation asks for its COCO object.
@@ -32,16 +31,8 @@ if TYPE_CHECKING:
 
 # Required keys of the file's entries, and their types; `null` is as good as absent.
 _IMAGE = {"id": int, "file_name": str, "width": int, "height": int}
-_ANNOTATION = {
-    "id": int,
-    "image_id": int,
-    "keypoints": list,
-    "num_keypoints": int,
-    "bbox": list,
-    "area": (int, float),
-    "iscrowd": int,
-}
-
+_ANNOTATION = {"id": int, "image_id": int, "keypoints": list, "num_keypoints": int, "bbox": list}
+_ANNOTATION.update(area=(int, float), iscrowd=int)
 
 _Item = TypeVar("_Item", int, str, Path)
 
@@ -62,31 +53,26 @@ class GroundTruth:
 class CocoDataset:
     """Images and people of one split of a COCO-format folder, all checked at once: a long run must not stop half-way.
 
-    Attributes:
-        root: folder that holds `annotations` and the split's folder.
-        split: name of the image folder, also part of the annotation file's name.
-        annotation_file: the JSON that was read.
-        description: as in that file, such as "COCO 2017 Dataset"; empty if it has none.
-        category_id: the number of "person" in that file.
-        image_ids: all image ids, ascending.
+    `image_ids` ascend; `description`, such as "COCO 2017 Dataset", and `category_id` of "person" are the file's.
     """
 
     def __init__(self, root: str | os.PathLike[str], split: str = "val2017") -> None:
-        """Reads and checks the annotation file.
-
-        Raises:
-            DataError: a folder, the JSON or images are missing; the JSON is damaged or has no person category; an image
-                lacks its name or size; an annotation is of an unknown image, or COCO's evaluation cannot score it.
-        """
+        """Reads the annotation file; refuses what a run could stumble on: missing images, damaged entries."""
         self.root = Path(root)
         self.split = split
         self.annotation_file = self.root / "annotations" / f"person_keypoints_{split}.json"
         self._document = _read_annotations(self.root, self.annotation_file)
         self.category_id = _person_category(self._document, self.annotation_file)
-        self.description = _description(self._document)
+        info = self._document.get("info")
+        text = info.get("description") if isinstance(info, dict) else None
+        self.description = text if isinstance(text, str) else ""
         self._images = _images_by_id(self._document, self.annotation_file)
         self.image_ids = sorted(self._images)
-        self._refuse_missing_images()
+        if not (self.root / split).is_dir():
+            raise DataError(f"The image folder {self.root / split} is missing; unpack the images there.")
+        missing = [path for _, path in self if not path.is_file()]
+        if missing:
+            raise DataError(f"{len(missing)} of {len(self)} images are missing, first {missing[0]}; unpack them again.")
         self._people = _people_by_image(self._document, self.category_id, self._images, self.annotation_file)
         self._coco: COCO | None = None
 
@@ -124,11 +110,7 @@ class CocoDataset:
 
     @property
     def coco(self) -> COCO:
-        """The annotations as a `pycocotools.coco.COCO`, which its evaluation takes.
-
-        Raises:
-            UsageError: pycocotools is not installed.
-        """
+        """The annotations as its evaluation takes them."""
         if self._coco is None:
             try:
                 from pycocotools.coco import COCO
@@ -147,28 +129,12 @@ class CocoDataset:
         except KeyError:
             raise UsageError(f"There is no image {image_id} in {self.annotation_file}.") from None
 
-    def _refuse_missing_images(self) -> None:
-        if not (self.root / self.split).is_dir():
-            raise DataError(f"The image folder {self.root / self.split} is missing; unpack the images there.")
-        missing = [path for _, path in self if not path.is_file()]
-        if missing:
-            raise DataError(f"{len(missing)} of {len(self)} images are missing, first {missing[0]}; unpack them again.")
-
 
 def seeded_sample(items: Sequence[_Item], count: int | None, seed: int, source: str | os.PathLike[str]) -> list[_Item]:
     """Draws images without replacement: the same ones for the same seed, on any machine.
 
     A larger sample contains every smaller one of the same seed. The first N would not be a fair choice: a dataset's
-    order need not be random.
-
-    Args:
-        items: ids or files.
-        count: how many; None for all.
-        seed: start of the random sequence, 0 or more.
-        source: the folder they are drawn from, to be named in the error.
-
-    Raises:
-        UsageError: `count` is below 1 or more than there are, or `seed` is negative.
+    order need not be random. `count` None draws all; `source` is the folder that an error names.
     """
     if seed < 0:  # Python would draw the same ones as for the positive number
         raise UsageError(f"The seed must be 0 or more, not {seed}.")
@@ -187,13 +153,11 @@ def _read_annotations(root: Path, path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(
-            f"Cannot read the annotations {path}: {error.strerror}; unpack COCO's annotations there."
-        ) from error
+        text = f"Cannot read the annotations {path}: {error.strerror}; unpack COCO's annotations there."
+        raise DataError(text) from error
     except ValueError as error:  # also text that is not UTF-8
-        raise DataError(
-            f"The annotations {path} are not valid JSON ({error}); unpack or download them again."
-        ) from error
+        text = f"The annotations {path} are not valid JSON ({error}); unpack or download them again."
+        raise DataError(text) from error
     for key in ("images", "annotations", "categories"):
         if not isinstance(document, dict) or key not in document:
             raise DataError(f"The annotations {path} have no {key!r}; use a COCO person_keypoints file.")
@@ -212,12 +176,6 @@ def _person_category(document: dict[str, Any], path: Path) -> int:
     raise DataError(f"The annotations {path} have no category 'person' with an id; use a COCO person_keypoints file.")
 
 
-def _description(document: dict[str, Any]) -> str:
-    info = document.get("info")
-    text = info.get("description") if isinstance(info, dict) else None
-    return text if isinstance(text, str) else ""
-
-
 def _images_by_id(document: dict[str, Any], path: Path) -> dict[int, dict[str, Any]]:
     for image in document["images"]:
         fault = _entry_fault(image, _IMAGE)
@@ -229,7 +187,7 @@ def _images_by_id(document: dict[str, Any], path: Path) -> dict[int, dict[str, A
 def _people_by_image(
     document: dict[str, Any], category_id: int, images: Mapping[int, object], path: Path
 ) -> dict[int, list[dict[str, Any]]]:
-    """Returns the annotations of the people who are scored, by image id, in the file's order."""
+    """The annotations of the people who are scored, by image id, in the file's order."""
     people: dict[int, list[dict[str, Any]]] = {}
     for annotation in document["annotations"]:
         if annotation.get("category_id") != category_id:
@@ -245,7 +203,7 @@ def _people_by_image(
 
 
 def _annotation_fault(annotation: dict[str, Any]) -> str:
-    """Returns why pycocotools would fail on an annotation or score it wrongly; empty if it would not."""
+    """Why pycocotools would fail on an annotation or score it wrongly; empty if it would not."""
     fault = _entry_fault(annotation, _ANNOTATION)
     if fault:
         return fault
@@ -261,8 +219,5 @@ def _annotation_fault(annotation: dict[str, Any]) -> str:
 
 
 def _entry_fault(entry: dict[str, Any], wanted: Mapping[str, Any]) -> str:
-    """Returns what an entry lacks; empty if nothing. `wanted`: key -> its type or types."""
-    for key, kind in wanted.items():
-        if not isinstance(entry.get(key), kind):
-            return f"has no usable {key!r}"
-    return ""
+    """What an entry lacks; empty if nothing. `wanted`: key -> its type or types."""
+    return next((f"has no usable {key!r}" for key, kind in wanted.items() if not isinstance(entry.get(key), kind)), "")

@@ -1,8 +1,5 @@
 """Image files -> pixels as the networks want them: upright, BGR, eight bits, complete or refused.
 
-    image = read_image("people.jpg")    # (H, W, 3) uint8
-    files = list_images("folder")
-
 OpenCV decodes, without a word on standard error; Pillow is needed for TIFF alone.
 """
 
@@ -37,20 +34,17 @@ _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"  # the closing chunk's name and its checksum, the same in every PNG
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
+_silence_lock = threading.Lock()
+_silenced: list[int] = []  # the log level to go back to, once per block that is open
+
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads an image as the networks want it: upright, three channels, eight bits.
+    """Reads an image of any name -> (H, W, 3) uint8 BGR, C-contiguous.
 
     The EXIF orientation is applied, gray, palette and CMYK become BGR, of 16 bits the upper eight are kept, and alpha
     is dropped (not composited: behind people, white is as wrong as black), as `cv2.IMREAD_COLOR` does. A JPEG gives
     exactly `cv2.imread`'s pixels, on which MMPose was evaluated. TIFF goes to Pillow: OpenCV multiplies its colors by
     alpha and misreads Lab.
-
-    Args:
-        path: JPEG, PNG, BMP, WebP or TIFF file (whatever else OpenCV decodes is read too); any characters.
-
-    Returns:
-        (H, W, 3) uint8, BGR, C-contiguous.
 
     Raises:
         DataError: the file is missing, empty, cut short, not an image, or larger than `MAX_PIXELS`.
@@ -66,28 +60,18 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """Lists the images directly inside a folder, by file extension in any case, sorted by name.
+    """Lists the images directly inside a folder, by file extension in any case, sorted by name; refuses none at all.
 
     Names that begin with a dot are left out: they are other programs' (macOS writes a `._x.jpg` per `x.jpg`).
-
-    Raises:
-        DataError: the folder is missing or holds no image.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"There is no image folder {folder}; check the path.")
-    images = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    files = sorted(path for path in folder.glob("[!.]*") if path.is_file())
+    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
         raise DataError(f"The folder {folder} holds no image; put {', '.join(sorted(IMAGE_SUFFIXES))} files there.")
     return images
-
-
-_silence_lock = threading.Lock()
-_silenced: list[int] = []  # the log level to go back to, once per block that is open
 
 
 @contextlib.contextmanager
@@ -113,7 +97,7 @@ def opencv_silenced() -> Iterator[None]:
 
 
 def _decode(data: bytes, path: Path) -> np.ndarray:
-    """Decodes anything but TIFF with OpenCV -> (H, W, 3) uint8 BGR."""
+    """Decodes anything but TIFF with OpenCV."""
     _refuse_at_sight(data, path)
     try:
         with opencv_silenced():
@@ -126,13 +110,12 @@ def _decode(data: bytes, path: Path) -> np.ndarray:
 
 
 def _decode_tiff(data: bytes, path: Path) -> np.ndarray:
-    """Decodes a TIFF's first page with Pillow -> (H, W, 3) uint8 BGR."""
+    """Decodes a TIFF's first page with Pillow."""
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
-        raise DataError(
-            f"Reading the TIFF image {path} needs Pillow; `pip install pillow`, or convert the image to PNG."
-        ) from error
+        text = f"Reading the TIFF image {path} needs Pillow; `pip install pillow`, or convert the image to PNG."
+        raise DataError(text) from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our own message is enough
@@ -170,10 +153,7 @@ def _refuse_at_sight(data: bytes, path: Path) -> None:
 
 
 def _jpeg_header(data: bytes) -> tuple[tuple[int, int], int]:
-    """Returns (height, width) as the frame header says, and where the first scan begins (ITU-T T.81, annex B.1.1).
-
-    Segments are skipped by their length, so that an EXIF thumbnail is not taken for the image.
-    """
+    """(height, width) as the frame header says, and where the first scan begins (ITU-T T.81, annex B.1.1)."""
     size, position = (0, 0), len(_JPEG_START)
     while True:
         found = _JPEG_MARKER.search(data, position)
@@ -184,7 +164,7 @@ def _jpeg_header(data: bytes) -> tuple[tuple[int, int], int]:
             return size, position
         if marker in _JPEG_FRAMES:
             size = struct.unpack_from(">HH", data, position + 3)  # after length and precision
-        position += struct.unpack_from(">H", data, position)[0]
+        position += struct.unpack_from(">H", data, position)[0]  # an EXIF thumbnail is skipped, too
 
 
 def _too_large(path: Path) -> DataError:

@@ -70,14 +70,8 @@ def checkpoint(url: str) -> Path:
 def weights_tag(weights: str | os.PathLike[str], digest: str | None = None) -> str:
     """Returns the short name of some weights, part of folder and file names.
 
-    Args:
-        weights: one of `WEIGHTS`, which is its own name; or a checkpoint file, named by its stem and the first 8 hex
-            digits of its SHA-256, so that two checkpoints called `latest.pth` do not mix.
-        digest: the file's SHA-256, if it is known.
-
-    Raises:
-        UsageError: `weights` is neither one of these words nor does it look like a file.
-        DataError: there is no such file.
+    A checkpoint file is named by its stem and the first 8 hex digits of its SHA-256 (`digest`, if it is known), so that
+    two checkpoints called `latest.pth` do not mix.
     """
     if weights in WEIGHTS:
         return str(weights)
@@ -101,22 +95,10 @@ def engine_file(
     batch_size: int,
     input_type: str = "float32",
 ) -> Path:
-    """Returns the file of a built model, named as in the sample.
-
-    Args:
-        model: name of the network.
-        tag: a `weights_tag`.
-        backend: name of the engine that runs it.
-        precision: one of `zoo.PRECISIONS`.
-        dynamic_shape: whether it takes any batch, height and width.
-        batch_size: the batch it takes if not; otherwise not part of the name.
-        input_type: `float32` or `uint8`; the sample's float32 is not part of the name.
-    """
+    """Returns the file of a built model, named as in the sample."""
     name = f"{model}_mmpose_model_{precision}_{str(dynamic_shape).lower()}"
-    if not dynamic_shape:
-        name += f"_{batch_size}"
-    if input_type != "float32":
-        name += f"_{input_type}"
+    name += "" if dynamic_shape else f"_{batch_size}"  # a dynamic one takes any
+    name += "" if input_type == "float32" else f"_{input_type}"  # the sample has no other
     return models() / f"{model}_{tag}" / backend / name
 
 

@@ -1,8 +1,4 @@
-"""The three networks: where each comes from, and its published accuracy. A table, no logic.
-
-network = zoo.get("HRNet")
-network.published["force_float32"].ap              # 65.42
-"""
+"""The three networks: where each comes from, and its published accuracy. A table, no logic."""
 
 from __future__ import annotations
 
@@ -28,12 +24,7 @@ PRECISIONS = (
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A published result on COCO val2017: 5000 images, batch 1, flip test, variable height and width.
-
-    Attributes:
-        ap: average precision, percent.
-        ar: average recall, percent.
-    """
+    """A published result in percent on COCO val2017: 5000 images, batch 1, flip test, variable height and width."""
 
     ap: float
     ar: float
@@ -41,21 +32,13 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Network:
-    """One network of MMPose 0.x's bottom-up zoo.
-
-    Attributes:
-        name: as `--model` and `MMPOSE_MODEL_NAME` have it.
-        config: file name of its configuration inside the mmpose wheel.
-        checkpoint_url: address of its trained weights.
-        sha256_prefix: the first hex digits of that file's SHA-256, which its publishers put into its name.
-        published: precision -> accuracy on an MLU370 in the sample that this project re-implements.
-    """
+    """One network of MMPose 0.x's bottom-up zoo."""
 
     name: str
-    config: str
+    config: str  # file inside the mmpose wheel
     checkpoint_url: str
-    sha256_prefix: str
-    published: Mapping[str, Accuracy]
+    sha256_prefix: str  # of the checkpoint, which its publishers put into its name
+    published: Mapping[str, Accuracy]  # by precision, on an MLU370 in the sample that this project re-implements
 
 
 _CHECKPOINTS = "https://download.openmmlab.com/mmpose/bottom_up"
@@ -101,22 +84,14 @@ NETWORKS = {
 
 
 def get(name: str) -> Network:
-    """Returns the network of that name, written as in `NETWORKS`.
-
-    Raises:
-        UsageError: there is none; names the choices.
-    """
+    """Returns the network of that name, written as in `NETWORKS`."""
     if name not in NETWORKS:
         raise UsageError(f"There is no model {name!r}; {did_you_mean(name, NETWORKS)}.")
     return NETWORKS[name]
 
 
 def default_name() -> str:
-    """Returns the network to use when none is asked for: that of the variable `MMPOSE_MODEL_NAME`, else MobileNetv2.
-
-    Raises:
-        UsageError: the variable is not the name of a network.
-    """
+    """Returns the network to use when none is asked for: that of the variable `MMPOSE_MODEL_NAME`, else MobileNetv2."""
     name = os.environ.get("MMPOSE_MODEL_NAME") or "MobileNetv2"
     if name not in NETWORKS:
         raise UsageError(f"MMPOSE_MODEL_NAME is {name!r}, which is not a model; {did_you_mean(name, NETWORKS)}.")

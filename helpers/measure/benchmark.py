@@ -1,7 +1,6 @@
 """How long things take: the network only, and the whole way from file to poses, side by side.
 
-Users time the whole call, tools time the network; both are right, so both are measured. A measurement stops only
-when it has run often enough *and* long enough, keeps every sample, and reports percentiles, not just a mean.
+A measurement stops only when it has run often enough *and* long enough, and keeps every sample.
 
     network = network_only(engine, batch_size=8)            # network.latency.p50, network.images_per_s
     whole = end_to_end(PoseEstimator(engine), files)        # whole.stage_ms, whole.images_per_s
@@ -53,16 +52,10 @@ class _Timing:
 
 @dataclass(frozen=True)
 class NetworkTiming(_Timing):
-    """Runs of the network only.
-
-    Attributes:
-        samples_s: (runs,) float64 seconds per run of a whole batch.
-        batch_size: images per run.
-        input_shape: (N, 3, H, W), or (N, H, W, 3) if the engine takes uint8.
-    """
+    """Runs of the network only: `samples_s` are (runs,) float64 seconds per run of a whole batch."""
 
     batch_size: int
-    input_shape: tuple[int, int, int, int]
+    input_shape: tuple[int, int, int, int]  # (N, 3, H, W), or (N, H, W, 3) if the engine takes uint8
 
     @property
     def images_per_s(self) -> float:
@@ -72,23 +65,18 @@ class NetworkTiming(_Timing):
 
 @dataclass(frozen=True)
 class EndToEndTiming(_Timing):
-    """From file (or array) to poses, for a number of images.
+    """From file (or array) to poses; `samples_s` are (images,) float64 seconds of work per image, all stages.
 
     While one image is decoded the next ones may be loaded and run, so the stages of an image add up to more than it
     adds to the wait. Throughput is therefore taken from the clock on the wall.
-
-    Attributes:
-        samples_s: (images,) float64 seconds of work per image, all stages; images of a batch share the network's time.
-        stage_ms: mean milliseconds per image and stage.
-        wall_s: seconds from the start until the last image was done.
     """
 
-    stage_ms: dict[str, float]
-    wall_s: float
+    stage_ms: dict[str, float]  # means per image; images of a batch share the network's time
+    wall_s: float  # from the start until the last image was done
 
     @classmethod
     def from_stages(cls, stages: Sequence[Mapping[str, float]], wall_s: float | None = None) -> EndToEndTiming:
-        """Puts together the milliseconds of each stage of single images; without `wall_s` nothing overlapped."""
+        """Joins the milliseconds of each stage of single images; without `wall_s` nothing overlapped."""
         samples = np.array([sum(each.values()) for each in stages]) / 1e3
         means = {stage: float(np.mean([each[stage] for each in stages])) for stage in stages[0]}
         return cls(samples, means, float(samples.sum()) if wall_s is None else wall_s)
@@ -101,13 +89,9 @@ class EndToEndTiming(_Timing):
 
 @dataclass(frozen=True)
 class PairedTimings:
-    """Calls that took turns.
+    """Calls that took turns."""
 
-    Attributes:
-        samples_s: label -> (rounds,) float64 seconds; entry k of every label is from round k.
-    """
-
-    samples_s: dict[str, np.ndarray]
+    samples_s: dict[str, np.ndarray]  # (rounds,) float64; entry k of every label is from round k
 
     @property
     def median_ms(self) -> dict[str, float]:
@@ -145,25 +129,13 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def compare(
-    calls: Mapping[str, Callable[[], object]],
-    rounds: int = 5,
-    warm_up: int = 1,
-    turn_seconds: float = 0.0,
+    calls: Mapping[str, Callable[[], object]], rounds: int = 5, warm_up: int = 1, turn_seconds: float = 0.0
 ) -> PairedTimings:
     """Times calls in turns, A B A B ..., in this one process.
 
-    What disturbs the machine for longer than a round disturbs all of them, and drops out of the ratios. Figures from
-    two processes, or from one call after the other, have no such comfort.
-
-    Args:
-        calls: label -> what to time. The first is what the others are compared with.
-        rounds: how many are timed.
-        warm_up: rounds before timing starts.
-        turn_seconds: a call that is quicker is repeated in its turn for so long, and its median counts: a millisecond
-            right after somebody else's second is spent on cold caches.
-
-    Raises:
-        UsageError: there is nothing to compare.
+    What disturbs the machine for longer than a round disturbs all of them, and drops out of the ratios. The first call
+    is what the others are compared with. A call that is quicker than `turn_seconds` is repeated in its turn for so
+    long, and its median counts: a millisecond right after somebody else's second is spent on cold caches.
     """
     if not calls or rounds < 1:
         raise UsageError("There is nothing to compare; give one call or more, and one round or more.")
@@ -205,16 +177,9 @@ def end_to_end(
     batch_size: int = 1,
     paint: Callable[[np.ndarray, Poses], object] | None = None,
 ) -> EndToEndTiming:
-    """Times every image through all stages, after one to warm up.
+    """Times every image, a file or a (H, W, 3) uint8 BGR array, through all stages, after one to warm up.
 
-    Args:
-        estimator: ready to run.
-        images: files or (H, W, 3) uint8 BGR arrays.
-        batch_size: most images in one run of the network.
-        paint: draws poses on an image, to be timed as the stage `draw`; None leaves drawing out.
-
-    Raises:
-        DataError: an image cannot be read.
+    `paint` draws poses on an image, to be timed as the stage `draw`; None leaves drawing out.
     """
     decode.warm_up()
     estimator(images[:1])
@@ -224,7 +189,7 @@ def end_to_end(
         if result.poses is None:
             raise DataError(result.error)
         if paint is not None:
-            pixels, reading_s = timed(functools.partial(_pixels, image))
+            pixels, reading_s = timed(lambda image=image: image if isinstance(image, np.ndarray) else read_image(image))
             start += reading_s  # a program that draws has the image at hand
             result.stage_ms["draw"] = timed(functools.partial(paint, pixels, result.poses))[1] * 1e3
         stages.append(result.stage_ms)
@@ -232,16 +197,10 @@ def end_to_end(
 
 
 def sample_ids(dataset: CocoDataset, engine: Engine, count: int, seed: int = 0) -> list[int]:
-    """Draws images to try an engine on: a seeded sample of those whose shape it takes, fewer if there are not so many.
-
-    Raises:
-        DataError: there is none of that shape.
-    """
+    """Draws a seeded sample of the images whose shape an engine takes, fewer if there are not so many."""
     if engine.dynamic_shape:
         return dataset.sample(count, seed)
-    sizes = {dataset.size(image_id) for image_id in dataset.image_ids}
-    fits = {size for size in sizes if _input_shape(*size) == engine.input_shape}
-    among = [image_id for image_id in dataset.image_ids if dataset.size(image_id) in fits]
+    among = [k for k in dataset.image_ids if _input_shape(*dataset.size(k)) == engine.input_shape]
     if not among:
         shape = "{} x {}".format(*engine.input_shape)
         raise DataError(f"{dataset.root / dataset.split} has no image for the input {shape}; build a dynamic engine.")
@@ -264,10 +223,7 @@ def peak_memory_mb() -> float | None:
     return (peak if sys.platform == "darwin" else peak * 1024) / 1e6
 
 
+@functools.lru_cache(maxsize=None)
 def _input_shape(width: int, height: int) -> tuple[int, int]:
     """(height, width) of the network's input for an image of that size."""
     return resize_align(np.zeros((height, width, 3), np.uint8), zoo.INPUT_SIZE)[0].shape[:2]
-
-
-def _pixels(image: ImageLike) -> np.ndarray:
-    return image if isinstance(image, np.ndarray) else read_image(Path(image))

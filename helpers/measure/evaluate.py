@@ -4,8 +4,6 @@
     done = run(estimator, dataset, image_ids, journal=kept)     # Evaluation: poses, failures, times, stats
     kept.finish()                                               # once everything made from it is saved
     stats = evaluate({image_id: poses, ...}, dataset, image_ids)     # poses from elsewhere
-    resampled_ap({"float32": poses, "int8": others}, dataset, image_ids)   # how far AP depends on the sample
-    save_results("results.json", to_coco_results(done.poses, dataset.category_id))
 
 The numbers are those of mmpose 0.29.0's `BottomUpCocoDataset.evaluate` for the same poses: see
 tests/parity/test_evaluate.py. The official configs ask for no suppression of overlapping people, so there is none here;
@@ -37,14 +35,12 @@ from helpers.pose.decode import Poses
 from helpers.pose.estimator import PoseResult
 
 if TYPE_CHECKING:
-    from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     from helpers.backends.base import Engine
     from helpers.pose.estimator import PoseEstimator
 
 STAT_NAMES = ("AP", "AP .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)")
-
 
 # What may change a network's output or what is found in it, beside the library that runs it (as pip knows that).
 _DECISIVE_PACKAGES = ("numpy", "opencv-python-headless", "opencv-python")
@@ -55,19 +51,12 @@ _FINISHED = "finished"
 
 @dataclass(frozen=True)
 class CocoStats:
-    """What a COCO keypoint evaluation gave, and how much it was measured on.
+    """What a COCO keypoint evaluation gave, and how much it was measured on."""
 
-    Attributes:
-        numbers: the ten numbers, 0..1, in the order of `STAT_NAMES`; `None` where there was nobody to measure on, for
-            instance `AP (L)` of images without large people.
-        images, dataset_images: images that were scored, those without people included, and that the dataset has.
-        people, detections: annotated people in the scored images, and people found in them.
-    """
-
-    numbers: dict[str, float | None]
-    images: int
+    numbers: dict[str, float | None]  # by `STAT_NAMES`, 0..1; None without anybody to measure on, say large people
+    images: int  # scored, those without people included
     dataset_images: int
-    people: int
+    people: int  # annotated in the scored images
     detections: int
 
     @property
@@ -83,22 +72,14 @@ class CocoStats:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model run over images of a dataset, and its score.
-
-    Attributes:
-        image_ids, poses: which images, and image id -> the people found; of images that failed there are none.
-        failures: one sentence for each image that could not be read or decoded.
-        stage_ms: mean milliseconds per image in each of `estimator.STAGES`.
-        stats: the ten numbers. A failed image counts: its people were not found.
-        taken_up: what an earlier run had done already, one sentence; empty if nothing.
-    """
+    """A model run over images of a dataset, and its score."""
 
     image_ids: list[int]
-    poses: dict[int, Poses]
-    failures: list[str]
-    stage_ms: dict[str, float]
-    stats: CocoStats
-    taken_up: str = ""
+    poses: dict[int, Poses]  # by image id; none of images that failed
+    failures: list[str]  # one sentence for each image that could not be read or decoded
+    stage_ms: dict[str, float]  # means per image in each of `estimator.STAGES`
+    stats: CocoStats  # a failed image counts: its people were not found
+    taken_up: str = ""  # what an earlier run had done already, one sentence
 
     def summary(self) -> str:
         """Returns a line on what was run and how long it took, one on an earlier run, and one per failure."""
@@ -120,29 +101,24 @@ def run(
     """Finds the people in images of a dataset and scores them.
 
     Args:
-        estimator: ready to run, on one device or on many.
-        dataset: images and annotations.
-        image_ids: which images.
         batch_size: most images in one run of the network.
         progress: called with (done, all) after every image, and at once if an earlier run has done some.
         journal: what an earlier run of the same found, which is taken over, and where this one keeps what it finds.
             Images that failed are tried again.
 
     Raises:
-        UsageError: no image.
         DataError: not one image could be used; or the journal cannot be written, or another process writes it.
     """
     count, failures, taken_up = len(image_ids), [], ""
+    report = progress or (lambda done, count: None)
     with journal or contextlib.nullcontext():
         found = {} if journal is None else journal.results(dataset)
         missing = _missing(image_ids, found, estimator.window(batch_size))
         done = count - len(missing)
         if done:
-            taken_up = (
-                f"{done} of {count} images from an earlier run that {'finished' if journal.finished else 'stopped'}"
-            )
-            if progress is not None:
-                progress(done, count)
+            ended = "finished" if journal.finished else "stopped"
+            taken_up = f"{done} of {count} images from an earlier run that {ended}"
+            report(done, count)
         results = estimator.stream((dataset.path(image_id) for image_id in missing), batch_size)
         for image_id, result in zip(missing, results):
             if result.poses is None:
@@ -153,8 +129,7 @@ def run(
                 if journal is not None:
                     journal.add(image_id, dataset.path(image_id), result)
             done += 1
-            if progress is not None:
-                progress(done, count)
+            report(done, count)
     if failures and not found:
         raise DataError(f"Not one of {len(failures)} images could be used; the first: {failures[0]}")
     found = {image_id: found[image_id] for image_id in image_ids if image_id in found}
@@ -169,20 +144,16 @@ def evaluate(poses_by_image_id: Mapping[int, Poses], dataset: CocoDataset, image
 
     Every image in `image_ids` counts: one without poses loses all its people, one without people makes mistakes of all
     its poses. Poses of other images are left out.
-
-    Raises:
-        UsageError: no image, an image that the dataset does not have, or pycocotools is not installed.
     """
     image_ids = _unique(image_ids)
     people = sum(len(dataset.people(image_id)) for image_id in image_ids)
-    results = _results_of(poses_by_image_id, dataset, image_ids)
     with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress with print()
-        scorer = _matched(results, dataset, image_ids)
+        scorer = _matched(poses_by_image_id, dataset, image_ids)
         scorer.accumulate()
         scorer.summarize()
     # COCOeval says -1 where there is nobody of that size.
     numbers = {name: None if value < 0 else float(value) for name, value in zip(STAT_NAMES, scorer.stats)}
-    return CocoStats(numbers, len(image_ids), len(dataset), people, len(results))
+    return CocoStats(numbers, len(image_ids), len(dataset), people, len(scorer.cocoDt.anns))
 
 
 def resampled_ap(
@@ -190,14 +161,9 @@ def resampled_ap(
 ) -> dict[str, np.ndarray]:
     """Scores samples of the images drawn with replacement (Efron's bootstrap): how much chance is in an AP.
 
-    All runs are scored on the same samples, so the spread of the *difference* of two can be taken round by round. It
-    is smaller than that of either: an image that is hard for one precision is hard for the other.
-
-    Args:
-        runs: label -> image id -> poses.
-        dataset: the annotations.
-        image_ids: the images that were run.
-        rounds: how many samples.
+    All runs (label -> image id -> poses) are scored on the same samples, so the spread of the *difference* of two can
+    be taken round by round. It is smaller than that of either: an image that is hard for one precision is hard for the
+    other.
 
     Returns:
         Label -> (rounds,) float64 AP; NaN for a sample without annotated people.
@@ -207,7 +173,7 @@ def resampled_ap(
     found = {}
     for label, poses in runs.items():
         with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress with print()
-            scorer = _matched(_results_of(poses, dataset, image_ids), dataset, image_ids)
+            scorer = _matched(poses, dataset, image_ids)
             by_image = scorer.evalImgs[: len(image_ids)]  # areas x images, for the one category; the first: any area
             for params in (scorer.params, scorer._paramsEval):
                 params.imgIds = list(range(len(image_ids)))  # places, to occur again
@@ -223,12 +189,11 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def to_coco_results(poses_by_image_id: Mapping[int, Poses], category_id: int = 1) -> list[dict[str, Any]]:
-    """Returns poses as the list of dicts that COCO's results format and its evaluation server ask for.
+    """Returns poses in COCO's results format, as its evaluation server asks for.
 
-    As mmpose 0.29.0 (mmpose/datasets/datasets/bottom_up/bottom_up_coco.py): the person's score is the decoder's, the
-    third number of a keypoint is its score, and the area of `bbox`, which spans all 17, is the size by which COCO sorts
-    unmatched people into medium and large. A person without a keypoint of positive score is left out, as by the
-    xtcocotools that mmpose scores with. `category_id` is the file's number for "person".
+    As mmpose 0.29.0 (mmpose/datasets/datasets/bottom_up/bottom_up_coco.py): the third number of a keypoint is its
+    score, and the area of `bbox`, which spans all 17, is the size by which COCO sorts unmatched people into medium and
+    large. A person without a keypoint of positive score is left out, as by the xtcocotools that mmpose scores with.
     """
     return [
         {
@@ -283,11 +248,8 @@ def fingerprint(
 ) -> dict[str, Any]:
     """Collects everything that decides what an evaluation finds: two runs that agree in it find the same.
 
-    Args:
-        engine: the estimator's engine, or the fleet that stands for one: what has its `facts`.
-        estimator: its settings count.
-        dataset, image_ids: what is scored. The content of images is noted with each of them.
-        batch_size: most images in one run of the network, which may change the last bits.
+    A fleet may stand for its `engine`. The content of images is noted with each of them. `batch_size` may change the
+    last bits.
     """
     facts, found = engine.facts, versions()
     packages = (*_DECISIVE_PACKAGES, _PACKAGE_OF.get(facts["backend"], facts["backend"]))
@@ -306,40 +268,20 @@ def fingerprint(
     }
 
 
-def to_line(result: PoseResult) -> dict[str, Any]:
-    """Returns what was found in an image as JSON types, which keep the exact value of every float32."""
-    poses = result.poses
-    return {
-        "keypoints": poses.keypoints.tolist(),
-        "scores": poses.scores.tolist(),
-        "tags": poses.tags.tolist(),
-        "tag_count": poses.tags.shape[1],
-        "stage_ms": result.stage_ms,
-    }
-
-
 class Journal:
     """What an evaluation has found so far, in a file that a stopped run leaves to the next; `run` opens and closes it.
 
     One JSON object a line: first the fingerprint, from which the file's name derives, then an image each, written as
     soon as it is decoded. JSON has the exact value of every float32, and batches are those of an uninterrupted run, so
-    a resumed run gives the same numbers, to the last bit.
-
-    Attributes:
-        path: the file.
-        finished: whether the earlier run that left it had come to its end.
+    a resumed run gives the same numbers, to the last bit. `finished`: the earlier run had come to its end.
     """
 
     def __init__(
         self, folder: str | os.PathLike[str], decides: Mapping[str, Any], resume: bool = False, fresh: bool = False
     ) -> None:
-        """Names the file; nothing is read or written yet.
+        """Names the file of a `fingerprint`; nothing is read or written yet.
 
-        Args:
-            folder: where such files are.
-            decides: from `fingerprint`.
-            resume: also take over the results of an earlier run that finished.
-            fresh: begin anew whatever there is.
+        `resume` takes over the results of an earlier run even if it finished, `fresh` begins anew whatever there is.
         """
         self._first = json.dumps(decides, sort_keys=True).encode() + b"\n"
         name = "_".join(str(decides[key]) for key in ("model", "weights", "backend", "precision"))
@@ -354,13 +296,17 @@ class Journal:
         """Opens the file, and keeps other processes from it; images whose line is damaged run again."""
         with self._named_errors(), contextlib.ExitStack() as stack:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(self.path.open("a+b", buffering=0))
-            _lock(file)
+            file = stack.enter_context(self.path.open("a+b"))
+            with contextlib.suppress(ImportError):  # on Windows
+                import fcntl
+
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)  # released even if this process is killed
             self._read(file)
             if self._fresh or not self._found or (self.finished and not self._resume):
                 self._found, self.finished = {}, False
                 file.truncate(0)
-                _write(file, self._first)
+                file.write(self._first)
+                file.flush()
             self._open = stack.pop_all()
         return self
 
@@ -375,7 +321,7 @@ class Journal:
     def add(self, image_id: int, image: Path, result: PoseResult) -> None:
         """Keeps what was found in an image: from here on, a killed process does not lose it."""
         self.finished = False
-        self._append({"image_id": image_id, "image_sha256": _digest(image), **to_line(result)})
+        self._append({"image_id": image_id, "image_sha256": _digest(image), **_to_line(result)})
 
     def finish(self) -> None:
         """Notes, after the run, that everything made from the results is saved: the next one will begin anew."""
@@ -384,12 +330,12 @@ class Journal:
             self.finished = True
 
     def _append(self, line: Mapping[str, Any]) -> None:
-        with self._named_errors(), self.path.open("ab", buffering=0) as file:
-            _write(file, json.dumps(line).encode() + b"\n")
+        with self._named_errors(), self.path.open("ab") as file:
+            file.write(json.dumps(line).encode() + b"\n")
 
     @contextlib.contextmanager
     def _named_errors(self) -> Iterator[None]:
-        """Turns errors of the system into sentences that name the file."""
+        """Makes errors of the system sentences that name the file."""
         try:
             yield
         except BlockingIOError as error:
@@ -416,17 +362,21 @@ class Journal:
                     self._found[line["image_id"]] = line["image_sha256"], _from_line(line)
 
 
-# ------------------------------------------------------------------------------------------------- parts
-
-
 def _missing(image_ids: Sequence[int], found: Mapping[int, object], window: int) -> list[int]:
     """Images to run, in order: all of each window of which one lacks, so that batches are as in a run of all."""
     windows = (image_ids[k : k + window] for k in range(0, len(image_ids), window))
     return [image_id for some in windows if not all(each in found for each in some) for image_id in some]
 
 
+def _to_line(result: PoseResult) -> dict[str, Any]:
+    """JSON types, which keep the exact value of every float32."""
+    poses, tag_count = result.poses, result.poses.tags.shape[1]
+    arrays = {name: getattr(poses, name).tolist() for name in ("keypoints", "scores", "tags")}
+    return {**arrays, "tag_count": tag_count, "stage_ms": result.stage_ms}
+
+
 def _from_line(line: Mapping[str, Any]) -> PoseResult:
-    """What `to_line` made a line of, equal to the last bit; an error of Python's own if the line is damaged."""
+    """What `_to_line` made a line of, equal to the last bit; an error of Python's own if the line is damaged."""
     people = len(line["scores"])
     poses = Poses(
         keypoints=np.array(line["keypoints"], np.float32).reshape(people, len(COCO17.names), 3),
@@ -434,21 +384,6 @@ def _from_line(line: Mapping[str, Any]) -> PoseResult:
         tags=np.array(line["tags"], np.float32).reshape(people, line["tag_count"]),
     )
     return PoseResult("", poses, stage_ms=line["stage_ms"])
-
-
-def _lock(file: IO[bytes]) -> None:
-    """Keeps other processes from opening a journal; the system releases the lock when this one dies."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _write(file: IO[bytes], data: bytes) -> None:
-    written = file.write(data)
-    if written < len(data):  # the disk is full; the second try says so
-        file.write(data[written:])
 
 
 def _digest(image: Path) -> str:
@@ -460,24 +395,22 @@ def _digest(image: Path) -> str:
 
 
 def _unique(image_ids: Sequence[int]) -> list[int]:
-    """Returns each image once, in order; refuses none at all."""
+    """Each image once, in order; refuses none at all."""
     if not len(image_ids):
         raise UsageError("There is no image to score; run one or more.")
     return sorted(set(image_ids))
 
 
-def _results_of(poses: Mapping[int, Poses], dataset: CocoDataset, image_ids: Sequence[int]) -> list[dict[str, Any]]:
-    """Results of the given images; those of others are left out."""
+def _matched(poses: Mapping[int, Poses], dataset: CocoDataset, image_ids: Sequence[int]) -> COCOeval:
+    """A COCOeval that knows for every image which pose belongs to whom; poses of other images are left out."""
     chosen = {image_id: poses[image_id] for image_id in image_ids if image_id in poses}
-    return to_coco_results(chosen, dataset.category_id)
-
-
-def _matched(results: list[dict[str, Any]], dataset: CocoDataset, image_ids: Sequence[int]) -> COCOeval:
-    """A COCOeval that knows for every image which pose belongs to whom."""
+    results = to_coco_results(chosen, dataset.category_id)
     truth = dataset.coco  # first: it says what to do when pycocotools is not installed
+    from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    scorer = COCOeval(truth, _as_coco(results, truth), "keypoints")
+    found = truth.loadRes(results) if results else COCO()  # `loadRes` does not take an empty list
+    scorer = COCOeval(truth, found, "keypoints")
     scorer.params.imgIds = list(image_ids)
     scorer.params.catIds = [dataset.category_id]
     scorer.evaluate()
@@ -490,15 +423,3 @@ def _resampled(scorer: COCOeval, by_image: list[dict[str, Any]]) -> float:
     scorer.accumulate()
     precision = scorer.eval["precision"][:, :, 0, 0]  # thresholds x recalls of the one category
     return float(precision[precision > -1].mean()) if (precision > -1).any() else float("nan")
-
-
-def _as_coco(results: list[dict[str, Any]], truth: COCO) -> COCO:
-    """Wraps results for COCOeval; `loadRes` adds keys to the dicts, and does not take an empty list."""
-    if results:
-        return truth.loadRes([dict(result) for result in results])
-    from pycocotools.coco import COCO
-
-    empty = COCO()
-    empty.dataset = {**truth.dataset, "annotations": []}
-    empty.createIndex()
-    return empty

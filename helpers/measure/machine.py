@@ -11,20 +11,8 @@ from typing import Any
 
 from helpers import artifacts
 
-_PACKAGES = (
-    "numpy",
-    "scipy",
-    "opencv-python-headless",
-    "opencv-python",
-    "numba",
-    "pycocotools",
-    "onnx",
-    "onnxruntime",
-    "openvino",
-    "magicmind",
-    "torch",
-    "mmpose",
-)
+_PACKAGES = ("numpy", "scipy", "opencv-python-headless", "opencv-python", "numba", "pycocotools", "onnx")
+_PACKAGES += ("onnxruntime", "openvino", "magicmind", "torch", "mmpose")
 # What decides how fast a CPU computes in low precision.
 _CPU_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm")
 
@@ -35,12 +23,7 @@ def now() -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Describes what a speed belongs to: processor, cores, memory, system. Nothing that tells whose machine it is.
-
-    Returns:
-        `cpu`, `cores` (that this process may use), `cpu_flags` (those that matter to low precision), `memory_gb`,
-        `os`, `python`; what cannot be found out is absent.
-    """
+    """Describes what a speed belongs to, as far as it can be found out; nothing that tells whose machine it is."""
     cpu_info = _read("/proc/cpuinfo")
     model = re.search(r"^model name\s*:\s*(.+)$", cpu_info, re.MULTILINE)
     flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", cpu_info, re.MULTILINE)

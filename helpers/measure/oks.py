@@ -23,7 +23,7 @@ _SMALLEST = 32.0**2  # square pixels: COCO's keypoints are of people from this s
 
 
 def oks(predicted: np.ndarray, truth: np.ndarray, area: np.ndarray | float) -> np.ndarray:
-    """Returns the object keypoint similarity: 1 for a perfect pose, near 0 for a pose of somebody else.
+    """Returns the object keypoint similarity: 1 for a perfect pose, near 0 for somebody else's, NaN without labels.
 
     The mean over labeled keypoints of exp(-d^2 / (2 area (2 sigma)^2)), as `COCOeval.computeOks`: 0.61 when each is
     off by twice the annotators' own spread. Leading dimensions broadcast: (P, 1, 17, 3) with (G, 17, 3) gives (P, G).
@@ -31,7 +31,7 @@ def oks(predicted: np.ndarray, truth: np.ndarray, area: np.ndarray | float) -> n
     Args:
         predicted: (..., 17, 2 or more) x, y in pixels.
         truth: (..., 17, 3) x, y in pixels and visibility, of which 0 means not labeled.
-        area: (...) of the annotated people, in square pixels; where nothing is labeled the result is NaN.
+        area: (...) square pixels of the annotated people.
     """
     predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
     squared = ((predicted[..., :2] - truth[..., :2]) ** 2).sum(axis=-1)
@@ -43,22 +43,14 @@ def oks(predicted: np.ndarray, truth: np.ndarray, area: np.ndarray | float) -> n
 
 @dataclass(frozen=True)
 class Matches:
-    """Who is who between found and annotated people of one image.
+    """Who is who between found and annotated people of one image."""
 
-    Attributes:
-        truth: (P,) int64: index of the annotated person each pose belongs to; -1 for a false one.
-        oks: (P,) float64: how well it fits; NaN for a false one.
-    """
-
-    truth: np.ndarray
-    oks: np.ndarray
+    truth: np.ndarray  # (P,) int64: index of the annotated person each pose belongs to; -1 for a false one
+    oks: np.ndarray  # (P,) float64: how well it fits; NaN for a false one
 
 
 def match(poses: Poses, people: GroundTruth) -> Matches:
-    """Gives each pose, best score first, the annotated person it fits best among those still free.
-
-    The greedy rule by which COCO counts hits at one OKS threshold (`COCOeval.evaluateImg`).
-    """
+    """Gives each pose, best score first, the free person it fits best, as COCO counts hits (`COCOeval.evaluateImg`)."""
     found = Matches(truth=np.full(len(poses), -1), oks=np.full(len(poses), np.nan))
     if not len(people):
         return found
@@ -73,24 +65,15 @@ def match(poses: Poses, people: GroundTruth) -> Matches:
 
 @dataclass(frozen=True)
 class PoseChanges:
-    """How far poses moved from those of a reference, person by person of the reference.
+    """How far poses moved from those of a reference, person by person of the reference."""
 
-    Attributes:
-        partner: (P,) int64: index of the same person among the other poses; -1 if they were lost.
-        oks: (P,) float64: similarity to the reference's pose; 0 for the lost.
-        pixels: (P,) float64: mean distance of the sure keypoints; NaN for the lost.
-    """
-
-    partner: np.ndarray
-    oks: np.ndarray
-    pixels: np.ndarray
+    partner: np.ndarray  # (P,) int64: index of the same person among the other poses; -1 if they were lost
+    oks: np.ndarray  # (P,) float64: similarity to the reference's pose; 0 for the lost
+    pixels: np.ndarray  # (P,) float64: mean distance of the sure keypoints; NaN for the lost
 
 
 def compare_poses(reference: Poses, other: Poses) -> PoseChanges:
-    """Compares two decodings of one image, say in float32 and in int8, with no annotation needed.
-
-    The sure keypoints of the people of `reference` stand for the ground truth.
-    """
+    """Compares two decodings of one image; the sure keypoints of `reference` stand for the ground truth."""
     sure = reference.keypoints[..., 2] > _SURE
     keypoints = np.dstack([reference.keypoints[..., :2], 2 * sure]).astype(np.float64)
     boxes = [np.ptp(points[seen, :2], axis=0) if seen.any() else (0, 0) for points, seen in zip(keypoints, sure)]
@@ -109,10 +92,9 @@ def compare_poses(reference: Poses, other: Poses) -> PoseChanges:
 
 
 def rank_by_change(reference: Sequence[Poses], other: Sequence[Poses]) -> list[int]:
-    """Returns the indices of images in the order of how far poses strayed from a reference, farthest first.
+    """Returns the indices of images by how far poses strayed from a reference, farthest first.
 
-    That is the mean OKS over the sure people of the reference, of whom the lost count 0; where nobody was, nothing
-    strayed.
+    That is the mean OKS over the sure people of the reference, the lost count 0; where nobody was, nothing strayed.
     """
     kept = []
     for mine, yours in zip(reference, other):

@@ -39,86 +39,54 @@ _NO_FLIP = " without flip test"  # the end of such a record's `dataset`
 
 @dataclass(frozen=True)
 class Record:
-    """One measurement; every field but the first four is None if it was not measured or does not apply.
-
-    Attributes:
-        model, weights: name of the network and tag of its weights.
-        backend, precision: what ran it, and how.
-        weights_sha256: of the file that the weights came from.
-        calibration: what a qint precision learnt its ranges from, such as `32 images, minmax`.
-        input_type: what the network takes: float32, or uint8 where MagicMind normalizes.
-        batch_size: images in one run of the network.
-        input_shape: (N, 3, H, W), for uint8 input (N, H, W, 3), if it was the same for all runs.
-        dataset, images: what was run on, such as `demo val2017`, and how many images of it.
-        image_ids_sha256: of their ids in ascending order, one a line: tells samples apart, and COCO from the rest.
-        ap, ar: COCO's, from 0 to 1.
-        ap_interval: the two values between which AP lies on 95 % of samples of the images (`evaluate.resampled_ap`).
-        ap_change, ap_change_interval: AP minus that of float32 on the same images, and its own such interval.
-        coco_stats: COCO's ten numbers by name (`evaluate.STAT_NAMES`).
-        latency_ms, images_per_s: of one run, and throughput, of the network only.
-        whole_images_per_s: throughput end to end, from file to poses, by the clock on the wall.
-        stage_ms: milliseconds per image in `load`, `pre`, `infer`, `decode`, `draw`.
-        model_bytes, build_s, load_s: size of the built model, and how long building and loading it took.
-        peak_memory_mb: most memory that the process held, 10^6 bytes.
-        machine, versions: what it was measured on and with (`measure.machine`).
-        command: how to do it again.
-        when: UTC, `2026-11-24T09:30:00Z`.
-    """
+    """One measurement; what was not measured or does not apply is None."""
 
     model: str
-    weights: str
+    weights: str  # their tag
     backend: str
     precision: str
-    weights_sha256: str | None = None
-    calibration: str | None = None
-    input_type: str | None = None
-    batch_size: int | None = None
-    input_shape: Sequence[int] | None = None
-    dataset: str | None = None
-    images: int | None = None
-    image_ids_sha256: str | None = None
-    ap: float | None = None
+    weights_sha256: str | None = None  # of the file they came from
+    calibration: str | None = None  # what a qint precision learnt its ranges from, such as `32 images, minmax`
+    input_type: str | None = None  # float32, or uint8 where MagicMind normalizes
+    batch_size: int | None = None  # most images in one run of the network
+    input_shape: Sequence[int] | None = None  # (N, 3, H, W), for uint8 (N, H, W, 3), if it was the same for all runs
+    dataset: str | None = None  # such as `demo val2017`
+    images: int | None = None  # how many of them
+    image_ids_sha256: str | None = None  # see `ids_sha256`: tells samples apart, and COCO from the rest
+    ap: float | None = None  # 0..1, as `ar`
     ar: float | None = None
-    ap_interval: Sequence[float] | None = None
-    ap_change: float | None = None
+    ap_interval: Sequence[float] | None = None  # AP lies in it on 95 % of samples (`evaluate.resampled_ap`)
+    ap_change: float | None = None  # AP minus that of float32 on the same images
     ap_change_interval: Sequence[float] | None = None
-    coco_stats: Mapping[str, float] | None = None
-    latency_ms: Latency | None = None
+    coco_stats: Mapping[str, float] | None = None  # COCO's ten numbers by name (`evaluate.STAT_NAMES`)
+    latency_ms: Latency | None = None  # of one run of the network only, as `images_per_s`
     images_per_s: float | None = None
-    whole_images_per_s: float | None = None
-    stage_ms: Mapping[str, float] | None = None
+    whole_images_per_s: float | None = None  # end to end, from file to poses, by the clock on the wall
+    stage_ms: Mapping[str, float] | None = None  # per image in `load`, `pre`, `infer`, `decode`, `draw`
     model_bytes: int | None = None
     build_s: float | None = None
     load_s: float | None = None
-    peak_memory_mb: float | None = None
+    peak_memory_mb: float | None = None  # 10^6 bytes
     machine: Mapping[str, Any] | None = None
     versions: Mapping[str, str] | None = None
-    command: str | None = None
-    when: str | None = None
+    command: str | None = None  # how to do it again
+    when: str | None = None  # UTC, `2026-11-24T09:30:00Z`
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the record as JSON types, without what was not measured."""
         return _without_none(dataclasses.asdict(self))
 
     def to_json(self) -> str:
-        """Returns the record as JSON text.
-
-        Raises:
-            DataError: a figure is not finite.
-        """
+        """Returns the record as JSON text; refuses a figure that is not finite."""
         try:
-            return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
+            text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False, default=np.generic.item)
         except ValueError as error:
             raise DataError(f"The record of {self.name} holds a figure that is not finite; measure again.") from error
+        return text + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Record:
-        """Reads what `to_json` wrote; fields of other editions are left out.
-
-        Raises:
-            DataError: it is not JSON, lacks one of the first four fields, or a field holds something of another type
-                or a figure that is not finite.
-        """
+        """Reads what `to_json` wrote, and checks it; fields of other editions are left out."""
         try:
             known = {field.name for field in dataclasses.fields(cls)}
             fields = {key: value for key, value in dict(json.loads(text)).items() if key in known}
@@ -161,20 +129,12 @@ def accuracy_record(
     command: str = "",
     reference: Evaluation | None = None,
 ) -> Record:
-    """Returns how accurate an engine is, and the times of its run.
+    """Returns how accurate an engine (or a fleet with its `facts`) is, and the times of its run.
 
-    Args:
-        engine: the engine, or a fleet of it: what has its `facts`.
-        evaluation, dataset: from `evaluate.run`, and what was scored.
-        batch_size: most images in one run of the network.
-        flip_test: whether flipped images were used; if not, the record's `dataset` says so.
-        command: how to do it again.
-        reference: that of float32 over the same images, to say what this precision changes.
+    With `reference`, float32 over the same images, the record says what this precision changes.
     """
-    fields = _accuracy(evaluation, dataset, flip_test, reference)
-    record = Record(
-        **_engine_fields(engine.facts, command), **fields, batch_size=batch_size, stage_ms=evaluation.stage_ms
-    )
+    fields = {**_engine_fields(engine.facts, command), **_accuracy(evaluation, dataset, flip_test, reference)}
+    record = Record(**fields, batch_size=batch_size, stage_ms=evaluation.stage_ms)
     if record.simulated:  # times and sizes are not the card's
         return dataclasses.replace(record, stage_ms=None, build_s=None, model_bytes=None)
     return record
@@ -190,18 +150,9 @@ def speed_record(
     evaluation: Evaluation | None = None,
     dataset: CocoDataset | None = None,
 ) -> Record:
-    """Returns how fast an engine is, network only and end to end.
+    """Returns how fast an engine is, network only and end to end; refuses a simulator's.
 
-    Args:
-        engine: the engine.
-        network: from `benchmark.network_only`, or from `mm_run.measure`.
-        end_to_end: from `benchmark.end_to_end`.
-        command: how to do it again.
-        load_s, peak_memory_mb: seconds that loading took, and `benchmark.peak_memory_mb`.
-        evaluation, dataset: as for `accuracy_record`, with the flip test, to have accuracy in the same record.
-
-    Raises:
-        UsageError: the engine is a simulator's, which has no speed.
+    With `evaluation` and `dataset`, as for `accuracy_record`, the accuracy is in the same record.
     """
     record = Record(
         **_engine_fields(engine.facts, command),
@@ -221,24 +172,15 @@ def speed_record(
 
 
 def save(record: Record, folder: str | os.PathLike[str] | None = None) -> Path:
-    """Writes a record, by default to data/output/records, replacing the earlier one of the same configuration.
-
-    Raises:
-        DataError: a figure is not finite, or the file cannot be written.
-    """
+    """Writes a record, by default to data/output/records, replacing the earlier one of the same configuration."""
     path = _folder(folder) / f"{record.name}.json"
-    text = record.to_json()
     with artifacts.atomic_write(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(record.to_json(), encoding="utf-8")
     return path
 
 
 def load_all(folder: str | os.PathLike[str] | None = None) -> tuple[list[Record], list[str]]:
-    """Reads all records of a folder, by default data/output/records, which may not exist yet.
-
-    Returns:
-        (records, problems): the records by file name, and one sentence for each file that could not be read.
-    """
+    """Reads the records of a folder, by default data/output/records, and a sentence for each file it could not read."""
     records, problems = [], []
     for path in sorted(_folder(folder).glob("[!.]*.json")):
         try:
@@ -249,22 +191,19 @@ def load_all(folder: str | os.PathLike[str] | None = None) -> tuple[list[Record]
 
 
 def ids_sha256(image_ids: Sequence[int]) -> str:
-    """Returns the hash of a set of images, for `Record.image_ids_sha256`."""
+    """Returns the hash of a set of image ids: in ascending order, one a line."""
     return hashlib.sha256("\n".join(str(image_id) for image_id in sorted(set(image_ids))).encode()).hexdigest()
 
 
-# ------------------------------------------------------------------------------------------------- parts
-
-
 def _engine_fields(facts: Mapping[str, Any], command: str) -> dict[str, Any]:
-    """Fields that say what ran, where, and what it was made from; `facts` are those of an engine."""
+    """What ran, where, and what it was made from."""
     fields = {key: facts[key] for key in ("model", "weights", "backend", "precision", "input_type")}
     fields.update(weights_sha256=facts.get("weights_sha256") or None, calibration=_calibration(facts))
-    fields.update(build_s=facts["build_s"], model_bytes=facts["bytes"])
+    fields.update(build_s=facts["build_s"], model_bytes=facts["bytes"], command=command or None)
     found = versions()
     if facts["backend"] == "magicmind":  # pip does not know it everywhere
         found["magicmind"] = facts["backend_version"]
-    return {**fields, "machine": machine(), "versions": found, "command": command or None, "when": now()}
+    return {**fields, "machine": machine(), "versions": found, "when": now()}
 
 
 def _calibration(facts: Mapping[str, Any]) -> str | None:
@@ -282,7 +221,7 @@ def _calibration(facts: Mapping[str, Any]) -> str | None:
 def _accuracy(
     evaluation: Evaluation, dataset: CocoDataset, flip_test: bool = True, reference: Evaluation | None = None
 ) -> dict[str, Any]:
-    """The fields of a record that say how accurate a network is, and on what."""
+    """How accurate a network is, and on what."""
     numbers, image_ids = evaluation.stats.numbers, evaluation.image_ids
     fields = {
         "dataset": f"{dataset.root.resolve().name} {dataset.split}{'' if flip_test else _NO_FLIP}",
@@ -308,11 +247,10 @@ def _folder(folder: str | os.PathLike[str] | None) -> Path:
 
 
 def _check_types(document: Record | Latency) -> None:
-    """Raises a TypeError that names the first field with a value of another type than it is annotated with."""
+    """Raises a TypeError that names the first field whose value is not of the annotated type."""
     for field in dataclasses.fields(document):
         value = getattr(document, field.name)
-        absent = value is None and "None" in field.type
-        if not absent and not _fits(value, field.type):
+        if not ((value is None and "None" in field.type) or _fits(value, field.type)):
             raise TypeError(f"{field.name} is {str(value)[:60]!r}")
 
 
@@ -335,10 +273,3 @@ def _without_none(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_without_none(item) for item in value]
     return value
-
-
-def _plain(value: Any) -> Any:
-    """A NumPy number as Python's."""
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{value!r} has no place in a record")

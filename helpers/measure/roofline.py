@@ -22,23 +22,16 @@ from helpers.measure.machine import cores
 if TYPE_CHECKING:
     import os
 
-_COPY_BYTES = 1 << 27  # of `memory_gbs`: far more than any cache holds
+_COPIED = 1 << 25  # float32 numbers, 134 MB: far more than any cache holds
 _FUSED = ("Constant", "Clip", "Relu")  # nodes that engines compute within the layer before, with no way to memory
-_GEMM_SIZE = 1536  # the matrices of `gemm_gflops`: 9 MB each, larger than most caches of a core
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run of a network asks of a machine, counted on its ONNX graph.
+    """What one run of a network asks of a machine, counted on its ONNX graph."""
 
-    Attributes:
-        gflop: billions of floating-point operations of its convolutions, two per multiply-add.
-        megabytes: 10^6 bytes to and from memory, if every layer reads its inputs and weights once and writes its output
-            once, in float32, and activation functions add nothing.
-    """
-
-    gflop: float
-    megabytes: float
+    gflop: float  # 10^9 operations of its convolutions, two per multiply-add
+    megabytes: float  # 10^6 bytes of float32 if each layer reads inputs and weights once, writes once; activations: 0
 
     @property
     def intensity(self) -> float:
@@ -49,11 +42,7 @@ class Cost:
 def cost(
     onnx_path: str | os.PathLike[str], batch_size: int = 1, height: int = zoo.INPUT_SIZE, width: int = zoo.INPUT_SIZE
 ) -> Cost:
-    """Counts what a network asks for, from its graph and the shapes that ONNX infers.
-
-    Raises:
-        UsageError: the onnx package is not installed.
-    """
+    """Counts what a network asks for, from its graph and the shapes that ONNX infers."""
     try:
         import onnx
     except ImportError as error:
@@ -79,11 +68,11 @@ def cost(
     return Cost(operations / 1e9, 4 * numbers / 1e6)
 
 
-def gemm_gflops(size: int = _GEMM_SIZE, min_seconds: float = 1.0) -> float:
+def gemm_gflops(size: int = 1536, min_seconds: float = 1.0) -> float:
     """Measures 10^9 operations per second in practice: the best of several products of two float32 matrices in NumPy.
 
-    It is as good as the BLAS that NumPy was built with. OpenBLAS chooses its kernels by the processor's name; on one
-    that it does not know, a network may reach more than 100 % of it.
+    By default of 9 MB each, larger than most caches of a core. OpenBLAS chooses its kernels by the processor's name; on
+    one that it does not know, a network may reach more than 100 % of it.
     """
     left, right = np.random.default_rng(0).random((2, size, size), dtype=np.float32)
     out = np.empty_like(left)
@@ -92,13 +81,9 @@ def gemm_gflops(size: int = _GEMM_SIZE, min_seconds: float = 1.0) -> float:
 
 
 def memory_gbs(min_seconds: float = 0.5) -> float:
-    """Measures 10^9 bytes per second copied with a thread per core, the best of several times.
-
-    Read and written bytes count, as in the STREAM benchmark.
-    """
-    threads = cores()
-    source = np.ones(_COPY_BYTES // 4, np.float32)
-    parts = list(zip(np.array_split(np.empty_like(source), threads), np.array_split(source, threads)))
+    """Measures 10^9 bytes per second, read and written as in STREAM, copied with a thread per core; the best time."""
+    source, threads = np.ones(_COPIED, np.float32), cores()
+    halves = [np.array_split(array, threads) for array in (np.empty_like(source), source)]
     with ThreadPoolExecutor(threads) as pool:
-        samples = measure(lambda: list(pool.map(lambda part: np.copyto(*part), parts)), 3, min_seconds, warm_up=1)
+        samples = measure(lambda: list(pool.map(np.copyto, *halves)), min_runs=3, min_seconds=min_seconds, warm_up=1)
     return 2 * source.nbytes / samples.min() / 1e9

@@ -1,7 +1,6 @@
 """Records -> rows of tables, for the terminal, notebooks and the report page; and the one rule of what is comparable.
 
     print(align(closing(records, "force_float32")))
-    pd.DataFrame(published(records))
 
 Published figures stand beside ours only where both are of the same network, weights and images (`comparable`).
 Elsewhere they appear only as changes: what a precision changes there, beside what it changes here.
@@ -10,6 +9,7 @@ Elsewhere they appear only as changes: what a precision changes there, beside wh
 from __future__ import annotations
 
 import dataclasses
+import operator
 from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence
 
 from helpers import zoo
@@ -41,10 +41,7 @@ def scored(record: Record) -> bool:
 
 
 def comparable(record: Record) -> bool:
-    """Whether a record's accuracy may stand beside the published one of its network and precision.
-
-    Published are official weights on all 5000 images of COCO val2017, with the flip test.
-    """
+    """Whether a record's accuracy is of what was published: official weights, all of COCO val2017, flip test."""
     network = zoo.NETWORKS.get(record.model)
     published_here = network is not None and record.precision in network.published
     same = record.weights == "official" and record.image_ids_sha256 == COCO_VAL2017 and record.flip_test
@@ -54,11 +51,8 @@ def comparable(record: Record) -> bool:
 def closing(records: Sequence[Record], precision: str, shipped: Sequence[Record] = ()) -> list[dict[str, Any]]:
     """Returns the closing table: accuracy and speed of every network of the zoo in one precision.
 
-    Args:
-        records: of several accuracies the one on most images counts, of several speeds the latest. Those of a simulator
-            do not count.
-        precision: one of `zoo.PRECISIONS`.
-        shipped: records of accuracy that were measured elsewhere: they stand for what was not measured here.
+    Of several accuracies the one on most images counts, of several speeds the latest. `shipped`, measured elsewhere,
+    stands for accuracy that was not measured here.
     """
     return [
         {
@@ -73,15 +67,8 @@ def closing(records: Sequence[Record], precision: str, shipped: Sequence[Record]
 def published(records: Sequence[Record], cells: Sequence[tuple[str, str]] | None = None) -> list[dict[str, Any]]:
     """Returns the published table with ours beside it, figures in percent, and a verdict where there can be one.
 
-    float32 and float16 hold if AP is within `zoo.TOLERANCE` of the published float32; int8 if it loses less against
-    our float32 than was lost there.
-
-    Args:
-        records: those that were measured, one for a cell at most.
-        cells: (model, precision), in the table's order; by default all that are published.
-
-    Returns:
-        One dict per cell; its `verdict` begins with `yes:` or `no:` if the record is comparable.
+    float32 and float16 hold (`yes:`, else `no:`) if AP is within `zoo.TOLERANCE` of the published float32; int8 if it
+    loses less against our float32 than was lost there. `cells`: (model, precision); by default all that are published.
     """
     measured = {(each.model, each.precision): each for each in records if each.ap is not None}
     if cells is None:
@@ -91,16 +78,13 @@ def published(records: Sequence[Record], cells: Sequence[tuple[str, str]] | None
 
 def sweep(records: Iterable[Record]) -> list[dict[str, Any]]:
     """Returns the table that closes a sweep over networks, batch sizes and precisions: a row for each record."""
-    return [_measured(record) for record in records]
+    return [{name: value for name, value in figures.items() if value is not None} for figures in map(_figures, records)]
 
 
 def timings(network: NetworkTiming | CardTiming, end_to_end: EndToEndTiming, tool: str = "") -> list[dict[str, Any]]:
     """Returns percentiles and throughput, a row each; `tool` timed the network, if not this project."""
-    by = f" by {tool}" if tool else ""
-    named = {
-        f"network only{by}, batch {network.batch_size}": (network, "runs"),
-        "end to end, flip test": (end_to_end, "images"),
-    }
+    alone = f"network only{tool and f' by {tool}'}, batch {network.batch_size}"
+    named = {alone: (network, "runs"), "end to end, flip test": (end_to_end, "images")}
     return [
         {
             "milliseconds per run or image": name,
@@ -112,19 +96,11 @@ def timings(network: NetworkTiming | CardTiming, end_to_end: EndToEndTiming, too
     ]
 
 
-# ------------------------------------------------------------------------------------------------- parts
-
-
 def _float32_of(record: Record, records: Iterable[Record]) -> Record | None:
-    """Returns the latest float32 record that a record's accuracy can be compared with: all else is equal."""
-    alike = ("model", "weights", "backend", "input_type", "dataset", "images", "image_ids_sha256")
-    same = [
-        each
-        for each in records
-        if each.precision == "force_float32"
-        and scored(each)
-        and all(getattr(each, name) == getattr(record, name) for name in alike)
-    ]
+    """The latest float32 record that a record's accuracy can be compared with: all else is equal."""
+    alike = operator.attrgetter("model", "weights", "backend", "input_type", "dataset", "images", "image_ids_sha256")
+    exact = (each for each in records if each.precision == "force_float32" and scored(each))
+    same = [each for each in exact if alike(each) == alike(record)]
     return max(same, key=lambda each: each.when or "", default=None)
 
 
@@ -152,7 +128,7 @@ def _closing_accuracy(
 
 
 def _closing_speed(records: Sequence[Record]) -> dict[str, Any]:
-    """Returns the latest speed."""
+    """The latest speed."""
     timed = [each for each in records if each.latency_ms is not None and not each.simulated]
     if not timed:
         return {}
@@ -202,7 +178,7 @@ def _changes(model: str, precision: str, record: Record | None, float32: Record 
 
 
 def _verdict(record: Record | None, float32: Record | None) -> str:
-    """Whether a cell holds beside what is published; `float32` is ours of the same network."""
+    """Whether a cell holds beside what is published."""
     if record is None:
         return "not measured"
     if record.weights != "official":
@@ -223,9 +199,8 @@ def _verdict(record: Record | None, float32: Record | None) -> str:
     return f"{'yes' if holds else 'no'}: {text}"
 
 
-def _measured(record: Record) -> dict[str, Any]:
-    """What was measured of a record."""
-    figures = {
+def _figures(record: Record) -> dict[str, Any]:
+    return {
         "model": record.model,
         "weights": record.weights,
         "precision": record.precision,
@@ -241,7 +216,6 @@ def _measured(record: Record) -> dict[str, Any]:
         "build s": record.build_s,
         "model MB": record.model_bytes and record.model_bytes / 1e6,
     }
-    return {name: value for name, value in figures.items() if value is not None}
 
 
 def _text(value: Any) -> str:
