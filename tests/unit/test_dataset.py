@@ -100,20 +100,17 @@ def test_only_scoring_needs_pycocotools(coco_root, monkeypatch):
         dataset.coco  # noqa: B018 (a property)
 
 
-def test_missing_folder(tmp_path):
-    with pytest.raises(DataError, match=r"dataset folder .*nowhere is missing"):
-        CocoDataset(tmp_path / "nowhere")
-
-
-def test_missing_annotations(coco_root):
-    (coco_root / ANNOTATIONS).unlink()
-    with pytest.raises(DataError, match=r"person_keypoints_val2017.json: No such file"):
-        CocoDataset(coco_root)
-
-
-def test_missing_image_folder(coco_root):
-    (coco_root / "val2017").rename(coco_root / "elsewhere")
-    with pytest.raises(DataError, match=r"image folder .*val2017 is missing"):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (".", r"dataset folder .* is missing"),
+        (ANNOTATIONS, r"person_keypoints_val2017.json: No such file"),
+        ("val2017", r"image folder .*val2017 is missing"),
+    ],
+)
+def test_missing_parts(coco_root, tmp_path_factory, name, message):
+    (coco_root / name).resolve().rename(tmp_path_factory.mktemp("away") / "x")
+    with pytest.raises(DataError, match=message):
         CocoDataset(coco_root)
 
 
@@ -142,10 +139,7 @@ def test_damaged_annotations(coco_root, damage):
         (lambda document: document["images"].clear(), "list no image"),
         (lambda document: document["categories"][0].update(name="cat"), "no category 'person'"),
         (lambda document: document["annotations"][1].pop("area"), "Annotation 2 in .* has no usable 'area'"),
-        (
-            lambda document: document["annotations"][4].update(keypoints=[0] * 42),
-            "42 keypoint numbers instead of 51",
-        ),
+        (lambda document: document["annotations"][4].update(keypoints=[0] * 42), "42 keypoint numbers instead of 51"),
         (lambda document: document["annotations"][0].update(id=0), "Annotation 0 in .* has an id below 1"),
         (lambda document: document["annotations"][0].update(keypoints=None), "1 in .* has no usable 'keypoints'"),
         (lambda document: document["annotations"][0].update(keypoints=["a"] * 51), "1 in .* that are not numbers"),
@@ -172,12 +166,9 @@ def test_unfit_annotations(coco_root, change, message):
     [({"description": "COCO 2017 Dataset"}, "COCO 2017 Dataset"), ({}, ""), (None, ""), ({"description": None}, "")],
 )
 def test_description(coco_root, info, description):
+    assert CocoDataset(coco_root).description == "", "a file without info"
     rewrite(coco_root, lambda document: document.update(info=info))
     assert CocoDataset(coco_root).description == description
-
-
-def test_a_file_without_info_has_no_description(coco_root):
-    assert CocoDataset(coco_root).description == ""
 
 
 def test_a_list_is_not_an_annotation_file(coco_root):

@@ -13,16 +13,7 @@ from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError
 from helpers.measure import evaluate as evaluation
 from helpers.measure import machine
-from helpers.measure.evaluate import (
-    STAT_NAMES,
-    Journal,
-    evaluate,
-    fingerprint,
-    resampled_ap,
-    run,
-    save_results,
-    to_coco_results,
-)
+from helpers.measure.evaluate import STAT_NAMES, Journal, evaluate, fingerprint, resampled_ap, run
 from helpers.pose.decode import DecodeConfig, Poses
 from helpers.pose.estimator import STAGES, PoseEstimator, PoseResult
 from tests.unit.conftest import write_coco
@@ -53,16 +44,7 @@ def test_perfect_poses_score_one(dataset, perfect, capsys):
     stats = evaluate(perfect, dataset, dataset.image_ids)
     assert stats.numbers == dict.fromkeys(STAT_NAMES, pytest.approx(1.0))
     assert list(stats.numbers) == [
-        "AP",
-        "AP .5",
-        "AP .75",
-        "AP (M)",
-        "AP (L)",
-        "AR",
-        "AR .5",
-        "AR .75",
-        "AR (M)",
-        "AR (L)",
+        f"A{letter}{which}" for letter in "PR" for which in ("", " .5", " .75", " (M)", " (L)")
     ]
     assert (stats.images, stats.people, stats.detections, stats.dataset_images) == (4, 3, 3, 4)
     assert capsys.readouterr() == ("", "")
@@ -115,7 +97,7 @@ def test_wrong_image_ids(dataset, perfect):
 
 
 def test_results_follow_cocos_format(dataset, perfect, tmp_path):
-    path = save_results(tmp_path / "new" / "results.json", to_coco_results(perfect, dataset.category_id))
+    path = evaluation.save_results(tmp_path / "results.json", evaluation.to_coco_results(perfect, dataset.category_id))
     results = json.loads(path.read_text())
     assert [result["image_id"] for result in results] == [3, 3, 25]
     assert set(results[0]) == {"image_id", "category_id", "keypoints", "score", "bbox"}
@@ -128,7 +110,7 @@ def test_results_follow_cocos_format(dataset, perfect, tmp_path):
 def test_people_without_a_positive_keypoint_are_left_out(perfect):
     pair = perfect[3]
     pair.keypoints[0, :, 2] = 0
-    assert [result["image_id"] for result in to_coco_results({3: pair})] == [3]
+    assert [result["image_id"] for result in evaluation.to_coco_results({3: pair})] == [3]
 
 
 def shaken(dataset: CocoDataset, pixels: float) -> dict[int, Poses]:

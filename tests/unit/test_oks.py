@@ -32,16 +32,9 @@ def coco_scorer(found: Poses, people: GroundTruth) -> COCOeval:
     """pycocotools' own evaluation of one image, after its matching step."""
     same = {"image_id": 1, "category_id": 1}
     true = zip(people.keypoints, people.bbox, people.area)
+    same_truth = {**same, "iscrowd": 0, "num_keypoints": 17}
     annotations = [
-        {
-            **same,
-            "id": i,
-            "iscrowd": 0,
-            "num_keypoints": 17,
-            "keypoints": keypoints.ravel(),
-            "bbox": bbox,
-            "area": area,
-        }
+        {**same_truth, "id": i, "keypoints": keypoints.ravel(), "bbox": bbox, "area": area}
         for i, (keypoints, bbox, area) in enumerate(true, start=1)
     ]
     detected = [

@@ -73,6 +73,8 @@ def test_round_trip(tmp_path):
     assert found == SPEED
     assert not problems
     assert list(path.parent.iterdir()) == [path]
+    other_edition = {**SPEED.to_dict(), "gflops": 100.0}
+    assert Record.from_json(json.dumps(other_edition)) == SPEED
 
 
 def test_absent_means_not_measured(tmp_path):
@@ -140,25 +142,19 @@ def test_what_a_simulator_found_says_so():
     assert not dataclasses.replace(ACCURACY, versions=None).simulated
 
 
-def test_fields_of_other_editions_are_left_out():
-    document = {**SPEED.to_dict(), "gflops": 100.0, "gemm_gflops": 200.0}
-    assert Record.from_json(json.dumps(document)) == SPEED
-
-
 def test_broken_files_are_told_and_skipped(tmp_path):
     records.save(SPEED, tmp_path)
-    broken = {
-        "cut.json": SPEED.to_json()[:50],
-        "list.json": "[1]",
-        "number.json": "3",
-        "lacks.json": '{"model": "HRNet"}',
-        "latency.json": '{"model": "", "weights": "", "backend": "", "precision": "", "latency_ms": 3}',
-        "null.json": '{"model": null, "weights": "", "backend": "", "precision": ""}',
-        "text.json": '{"model": "", "weights": "", "backend": "", "precision": "", "ap": "high"}',
-        "nan.json": '{"model": "", "weights": "", "backend": "", "precision": "", "ap": NaN}',
-        "huge.json": '{"model": "", "weights": "", "backend": "", "precision": "", "stage_ms": {"load": 1e999}}',
-        "bool.json": '{"model": "", "weights": "", "backend": "", "precision": "", "images": true}',
-    }
+    broken = {"cut.json": SPEED.to_json()[:50], "list.json": "[1]", "number.json": "3", "lacks.json": '{"model": ""}'}
+    wrong = (
+        '"latency_ms": 3',
+        '"model": null',
+        '"ap": "high"',
+        '"ap": NaN',
+        '"stage_ms": {"load": 1e999}',
+        '"ar": true',
+    )
+    for count, field in enumerate(wrong):
+        broken[f"{count}.json"] = '{"model": "", "weights": "", "backend": "", "precision": "", ' + field + "}"
     for name, text in broken.items():
         (tmp_path / name).write_text(text)
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
@@ -243,19 +239,13 @@ def test_a_simulator_has_accuracy_and_no_speed(dataset, demo_engine):
     assert not {"stage_ms", "build_s", "model_bytes"} & set(record.to_dict())
 
 
-def test_now_is_utc():
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", machine.now())
-
-
 def test_machine_tells_what_and_not_whose():
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", machine.now())
     facts = machine.machine()
     assert facts["cpu"]
     assert facts["cores"] >= 1
     assert facts["python"] == platform.python_version()
     assert socket.gethostname() not in json.dumps(facts)
-
-
-def test_versions():
     found = machine.versions()
     assert found["onnxruntime"] == onnxruntime.__version__
     assert found["numpy"] == np.__version__

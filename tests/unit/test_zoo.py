@@ -33,24 +33,21 @@ def test_published_accuracy():
     }
     for network in zoo.NETWORKS.values():
         assert list(network.published) == ["force_float32", "force_float16", "qint8_mixed_float16"]
-
-
-def test_published_accuracy_falls_with_precision():
-    for network in zoo.NETWORKS.values():
-        aps = [network.published[p].ap for p in ("force_float32", "force_float16", "qint8_mixed_float16")]
-        assert aps == sorted(aps, reverse=True)
         assert set(network.published) < set(zoo.PRECISIONS)
 
 
-@pytest.mark.parametrize("wrong, meant", [("hrnet", "HRNet"), ("MobileNetV2", "MobileNetv2"), ("resnet", "ResNet50")])
-def test_close_names_are_suggested(wrong, meant):
-    with pytest.raises(UsageError, match=f"did you mean {meant}"):
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("hrnet", "did you mean HRNet"),
+        ("MobileNetV2", "did you mean MobileNetv2"),
+        ("resnet", "did you mean ResNet50"),
+        ("yolo", "HRNet, ResNet50, MobileNetv2"),
+    ],
+)
+def test_a_wrong_name_gets_the_close_one_or_all(wrong, said):
+    with pytest.raises(UsageError, match=said):
         zoo.get(wrong)
-
-
-def test_other_names_get_the_choices():
-    with pytest.raises(UsageError, match="HRNet, ResNet50, MobileNetv2"):
-        zoo.get("yolo")
 
 
 def test_default_name_honours_the_environment(monkeypatch):
