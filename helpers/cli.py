@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import itertools
 import json
@@ -167,12 +168,7 @@ def _whole_number(text: str, least: int) -> int:
     return value
 
 
-def _positive(text: str) -> int:
-    return _whole_number(text, 1)
-
-
-def _count(text: str) -> int:
-    return _whole_number(text, 0)
+_positive, _count = functools.partial(_whole_number, least=1), functools.partial(_whole_number, least=0)
 
 
 def _batch_sizes(text: str) -> list[int]:

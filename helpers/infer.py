@@ -22,10 +22,11 @@ from helpers import artifacts, scale_out
 from helpers.errors import DataError, UsageError
 from helpers.images import list_images, read_image
 from helpers.pose import video
+from helpers.pose.estimator import PoseEstimator
 from helpers.show import draw
 
 if TYPE_CHECKING:
-    from helpers.pose.estimator import PoseEstimator, PoseResult
+    from helpers.pose.estimator import PoseResult
     from helpers.scale_out import Fleet
 
     Keep = Callable[[dict[str, Any]], None]  # takes the entry of an image or of a frame
@@ -85,11 +86,16 @@ def run(
 
     Yields:
         For each file why it failed, in one sentence, or an empty string.
+
+    Raises:
+        UsageError: there is a video, and several devices.
     """
     for moving, group in itertools.groupby(files, lambda item: video.is_video(item[0])):
         if not moving:
             yield from _run_images(estimator, group, keep, batch_size, say)
             continue
+        if not isinstance(estimator, PoseEstimator):
+            raise UsageError("a video goes through one device; leave out --devices, or give images")
         for file, target in group:
             try:
                 say(str(_run_video(estimator, file, target, keep, batch_size, progress)))

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import cli, paths, scale_out
+from helpers import cli, infer, paths, scale_out
 from helpers.dataset import CocoDataset
 from helpers.errors import DataError, UsageError
 from helpers.measure import evaluate
@@ -88,6 +88,8 @@ def test_without_ray_there_is_one_line_with_the_command(monkeypatch, capsys):
         assert not told.out
     with pytest.raises(DataError, match="requirements-scale"):
         Fleet(Setup("onnxruntime", "x"))
+    with pytest.raises(UsageError, match="one device"):
+        list(infer.run(Fleet.__new__(Fleet), infer.with_targets([Path("walk.mp4")], None), print))
 
 
 def test_importing_it_leaves_the_environment_alone():
