@@ -324,7 +324,7 @@ def build_engine(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"file": str(path), **facts}, indent=2))
     else:
-        print(f"{path}\n{facts['bytes'] / 1e6:.1f} MB, built in {facts['build_s']:.1f} s")
+        print(path, _note(args) or f"{facts['bytes'] / 1e6:.1f} MB, built in {facts['build_s']:.1f} s", sep="\n")
     return 0
 
 
@@ -334,16 +334,11 @@ def infer_images(args: argparse.Namespace) -> int:
     folder = None if args.out is None or args.out.suffix == ".jsonl" else args.out
     if folder is not None and folder.exists() and not folder.is_dir():
         raise UsageError(f"--out {folder} is a file; name a folder")
-    note = " (simulator)" if args.simulate else ""
-
-    def say(text: str) -> None:
-        if not args.json:
-            print(text + note, flush=True)
-
+    say = (lambda text: None) if args.json else functools.partial(print, flush=True)
     target = sys.stdout if args.json else None
     files = infer.with_targets(infer.sources(args.images), folder)
     with _estimator(args, job) as estimator, infer.pose_lines(args.out, target) as keep:
-        ends = list(infer.run(estimator, files, keep, args.batch_size, say, _progress))
+        ends = list(infer.run(estimator, files, keep, args.batch_size, say, _progress, _note(args)))
     return _failed([failure for failure in ends if failure], len(ends))
 
 
@@ -360,7 +355,7 @@ def evaluate_dataset(args: argparse.Namespace) -> int:
     else:
         described = f" ({dataset.description})" if dataset.description else ""
         what = f"{record.model}, {record.weights} weights, {record.precision} on {record.backend}, {record.dataset}"
-        last = "on the simulator" if record.simulated else run.summary().splitlines()[0]
+        last = _note(args) or run.summary().splitlines()[0]
         print(f"{what}{described}", run.stats, last, sep="\n", flush=True)
     if not run.failures:
         _save(args, record)
@@ -437,7 +432,7 @@ def score_published(args: argparse.Namespace) -> int:
     def cell(job: Job) -> Record:
         if job.weights == "official" and pipeline.can_export():
             fetch.checkpoint(job.model)
-        record, run, journal = _score(args, job, dataset, image_ids, references.get(job.model))
+        record, run, journal = _score(args, job, dataset, image_ids, references.get(job.model), resume=True)
         if run.failures:
             raise DataError(run.failures[0])
         if job.spec.precision == "force_float32":
@@ -506,13 +501,17 @@ def _score(
     dataset: CocoDataset,
     image_ids: Sequence[int],
     reference: evaluate.Evaluation | None = None,
+    resume: bool = False,
 ) -> tuple[Record, evaluate.Evaluation, evaluate.Journal]:
-    """Scores a job, resuming a run of the same that stopped; the caller finishes the journal once all is saved."""
+    """Scores a job, resuming a run of the same that stopped, or with `resume` one that finished.
+
+    The caller finishes the journal once all is saved.
+    """
     batch_size = job.spec.batch_size
     with _estimator(args, job, dataset) as estimator:
         engine = getattr(estimator, "engine", estimator)  # a fleet has the engine's facts itself
         decides = evaluate.fingerprint(engine, estimator, dataset, image_ids, batch_size)
-        journal = evaluate.Journal(paths.output() / "runs", decides, fresh=getattr(args, "fresh", False))
+        journal = evaluate.Journal(paths.output() / "runs", decides, resume, getattr(args, "fresh", False))
         try:
             run = evaluate.run(estimator, dataset, image_ids, batch_size, _progress, journal)
         except KeyboardInterrupt as stop:
@@ -547,6 +546,11 @@ def _time(
             raise DataError(run.failures[0])
     record = records.speed_record(engine, network, end_to_end, args.command, load_s, peak, run, dataset)
     return record, tables.timings(network, end_to_end, "" if tool is None else "mm_run")
+
+
+def _note(args: argparse.Namespace) -> str:
+    """Returns what stands in the place of times that are not a card's."""
+    return "MagicMind simulator: calls and accuracy, not speed" if args.simulate else ""
 
 
 def _each(jobs: Sequence[Job], step: Callable[[Job], Record]) -> tuple[list[Record], list[str]]:

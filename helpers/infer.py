@@ -73,6 +73,7 @@ def run(
     batch_size: int = 1,
     say: Callable[[str], object] = lambda text: None,
     progress: Callable[[int, int], None] | None = None,
+    note: str = "",
 ) -> Iterator[str]:
     """Finds people in images and videos.
 
@@ -83,6 +84,7 @@ def run(
         batch_size: most images in one run of the network.
         say: takes a line about each finished file.
         progress: takes (frames done, frames of the video).
+        note: stands in the place of times that mean nothing, those of a simulator.
 
     Yields:
         For each file why it failed, in one sentence, or an empty string.
@@ -92,13 +94,13 @@ def run(
     """
     for moving, group in itertools.groupby(files, lambda item: video.is_video(item[0])):
         if not moving:
-            yield from _run_images(estimator, group, keep, batch_size, say)
+            yield from _run_images(estimator, group, keep, batch_size, say, note)
             continue
         if not isinstance(estimator, PoseEstimator):
             raise UsageError("a video goes through one device; leave out --devices, or give images")
         for file, target in group:
             try:
-                say(str(_run_video(estimator, file, target, keep, batch_size, progress)))
+                say(str(_run_video(estimator, file, target, keep, batch_size, progress, note)))
                 yield ""
             except DataError as error:
                 yield str(error)
@@ -110,6 +112,7 @@ def _run_images(
     keep: Keep,
     batch_size: int,
     say: Callable[[str], object],
+    note: str,
 ) -> Iterator[str]:
     """Runs consecutive images; the estimator reads ahead."""
     behind, ahead = itertools.tee(group)
@@ -117,13 +120,14 @@ def _run_images(
         if result.poses is None:
             yield result.error
             continue
-        keep(_entry({"image": result.name}, result))
+        keep(_entry({"image": result.name}, result, note))
         if target is not None:
             drawn = draw.draw_poses(read_image(result.name), result.poses)
             with artifacts.atomic_write(target) as part:
                 cv2.imencode(".png", drawn)[1].tofile(str(part))
         count = len(draw.confident(result.poses))
-        say(f"{result.name}: {count} {'person' if count == 1 else 'people'}, {sum(result.stage_ms.values()):.0f} ms")
+        time = note or f"{sum(result.stage_ms.values()):.0f} ms"
+        say(f"{result.name}: {count} {'person' if count == 1 else 'people'}, {time}")
         yield ""
 
 
@@ -134,22 +138,23 @@ def _run_video(
     keep: Keep,
     batch_size: int,
     progress: Callable[[int, int], None] | None,
+    note: str,
 ) -> video.Annotated:
     """Runs a video, an entry for each frame."""
 
     def each(frame: int, second: float, result: PoseResult) -> None:
-        keep(_entry({"video": str(file), "frame": frame, "second": round(second, 3)}, result))
+        keep(_entry({"video": str(file), "frame": frame, "second": round(second, 3)}, result, note))
 
     return video.annotate(file, target, estimator, draw.draw_poses, batch_size, each, progress)
 
 
-def _entry(where: dict[str, Any], result: PoseResult) -> dict[str, Any]:
+def _entry(where: dict[str, Any], result: PoseResult, note: str) -> dict[str, Any]:
     """Describes the people of an image, or of a frame, which `where` says."""
     people = [
         {"score": float(score), "keypoints": points.tolist()}
         for score, points in zip(result.poses.scores, result.poses.keypoints)
     ]
-    return {**where, "people": people, "stage_ms": result.stage_ms}
+    return {**where, "people": people, **({"note": note} if note else {"stage_ms": result.stage_ms})}
 
 
 @contextlib.contextmanager

@@ -554,7 +554,7 @@ def test_a_checkpoint_that_is_another_is_never_opened(world, capsys, monkeypatch
 def test_the_published_table(world, capsys):
     """Two networks have no checkpoint; the third gets its row, and a second run repeats nothing."""
     few = ["coco", "--image-num", "2", "--calibration-num", "2"]
-    assert main([*few, "--calibration-split", "val2017"]) == 2
+    assert main([*few, "--calibration-data", str(world.coco / "val2017")]) == 2
     assert "calibration images are also scored" in capsys.readouterr().err
     assert main(few) == 1
     captured = capsys.readouterr()
@@ -572,7 +572,6 @@ def test_the_published_table(world, capsys):
         assert "AP published" not in row
         assert row["verdict"] == "none: 2 images of coco val2017, not all 5000 of COCO val2017"
     assert [row["calibrated with"] for row in table[6:]] == ["", "", "2 images, minmax"]
-    assert f"pictures of {world.coco / 'calib2017'}, none of which is among the scored ones" in captured.out
 
     assert main([*few, "--model", "MobileNetv2", "--json"]) == 0
     captured = capsys.readouterr()
