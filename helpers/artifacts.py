@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, Mapping
@@ -53,6 +54,10 @@ def atomic_write(path: str | os.PathLike[str], needs: int = 1 << 16) -> Iterator
         part.touch()
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror}.") from error
+    for left in path.parent.glob(".part-*"):
+        with contextlib.suppress(OSError):  # another process may be removing it too
+            if time.time() - left.stat().st_mtime > 24 * 3600:  # its process was killed
+                left.unlink()
     try:
         yield part
         part.replace(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 
 import pytest
 
@@ -25,6 +26,15 @@ def test_atomic_write_replaces_only_on_success(tmp_path):
             raise error
     assert path.read_text() == "first"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_atomic_write_removes_what_a_killed_process_left(tmp_path):
+    for name, hours in (("young", 1), ("old", 25)):
+        (tmp_path / f".part-{name}").touch()
+        os.utime(tmp_path / f".part-{name}", (time.time() - hours * 3600,) * 2)
+    with artifacts.atomic_write(tmp_path / "a"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".part-young", "a"]
 
 
 def test_atomic_write_says_where_it_cannot(tmp_path):
