@@ -79,10 +79,7 @@ def sidecar(path: str | os.PathLike[str]) -> Path:
 
 
 def write_sidecar(path: Path, **facts: Any) -> None:
-    """Describes a file that was just made, by facts in JSON types, to which its `sha256` and `bytes` are added.
-
-    It comes last, so that an unfinished file has no valid sidecar.
-    """
+    """Describes a file that was just made; comes last, so that an unfinished one has no valid sidecar."""
     document = {**facts, "sha256": sha256(path), "bytes": path.stat().st_size}
     with atomic_write(sidecar(path)) as part:
         part.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

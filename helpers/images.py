@@ -56,7 +56,17 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         raise DataError(f"Cannot read the image {path}: {error.strerror}; check the path.") from error
     if not data:
         raise DataError(f"The image {path} is empty; copy or download it again.")
-    return _decode_tiff(data, path) if data.startswith(_TIFF_STARTS) else _decode(data, path)
+    if data.startswith(_TIFF_STARTS):
+        return _decode_tiff(data, path)
+    _refuse_at_sight(data, path)
+    try:
+        with opencv_silenced():
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:  # a size that OpenCV itself does not allow
+        raise _too_large(path) from error
+    if image is None:
+        raise DataError(f"The image {path} is damaged or not an image; copy it again, or convert it to JPEG or PNG.")
+    return image
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
@@ -94,19 +104,6 @@ def opencv_silenced() -> Iterator[None]:
             before = _silenced.pop()
             if not _silenced:
                 logging.setLogLevel(before)
-
-
-def _decode(data: bytes, path: Path) -> np.ndarray:
-    """Decodes anything but TIFF with OpenCV."""
-    _refuse_at_sight(data, path)
-    try:
-        with opencv_silenced():
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error as error:  # a size that OpenCV itself does not allow
-        raise _too_large(path) from error
-    if image is None:
-        raise DataError(f"The image {path} is damaged or not an image; copy it again, or convert it to JPEG or PNG.")
-    return image
 
 
 def _decode_tiff(data: bytes, path: Path) -> np.ndarray:

@@ -156,10 +156,7 @@ def network_only(
     min_runs: int = 10,
     min_seconds: float = 2.0,
 ) -> NetworkTiming:
-    """Times the network on one batch of noise, without flip test; when to stop, says `measure`.
-
-    An engine built for a fixed shape is timed at its only batch and size.
-    """
+    """Times the network on one batch of noise, without flip test; an engine of a fixed shape at its only one."""
     if not engine.dynamic_shape:
         batch_size, (height, width) = engine.batch_size, engine.input_shape
     shape, random = engine.batch_shape(batch_size, height, width), np.random.default_rng(0)
@@ -177,10 +174,7 @@ def end_to_end(
     batch_size: int = 1,
     paint: Callable[[np.ndarray, Poses], object] | None = None,
 ) -> EndToEndTiming:
-    """Times every image, a file or a (H, W, 3) uint8 BGR array, through all stages, after one to warm up.
-
-    `paint` draws poses on an image, to be timed as the stage `draw`; None leaves drawing out.
-    """
+    """Times all stages of every image, after one to warm up; `paint` draws poses on an image, the stage `draw`."""
     decode.warm_up()
     estimator(images[:1])
     stages = []

@@ -86,8 +86,7 @@ class Evaluation:
         total = sum(self.stage_ms.values())
         stages = ", ".join(f"{stage} {ms:.0f}" for stage, ms in self.stage_ms.items())
         head = f"{self.stats.scope}: {self.stats.detections} found, {total:.0f} ms per image ({stages})"
-        taken_up = [self.taken_up] if self.taken_up else []
-        return "\n".join([head, *taken_up, *(f"failed: {reason}" for reason in self.failures)])
+        return "\n".join(filter(None, [head, self.taken_up, *(f"failed: {reason}" for reason in self.failures)]))
 
 
 def run(
@@ -100,11 +99,8 @@ def run(
 ) -> Evaluation:
     """Finds the people in images of a dataset and scores them.
 
-    Args:
-        batch_size: most images in one run of the network.
-        progress: called with (done, all) after every image, and at once if an earlier run has done some.
-        journal: what an earlier run of the same found, which is taken over, and where this one keeps what it finds.
-            Images that failed are tried again.
+    `progress` is called with (done, all) after every image, and at once if an earlier run has done some. That one's
+    `journal` is taken over, and keeps what this one finds; images that failed are tried again.
 
     Raises:
         DataError: not one image could be used; or the journal cannot be written, or another process writes it.
@@ -159,14 +155,10 @@ def evaluate(poses_by_image_id: Mapping[int, Poses], dataset: CocoDataset, image
 def resampled_ap(
     runs: Mapping[str, Mapping[int, Poses]], dataset: CocoDataset, image_ids: Sequence[int], rounds: int = 200
 ) -> dict[str, np.ndarray]:
-    """Scores samples of the images drawn with replacement (Efron's bootstrap): how much chance is in an AP.
+    """Scores samples of the images drawn with replacement (Efron's bootstrap): label -> (rounds,) float64 AP.
 
     All runs (label -> image id -> poses) are scored on the same samples, so the spread of the *difference* of two can
-    be taken round by round. It is smaller than that of either: an image that is hard for one precision is hard for the
-    other.
-
-    Returns:
-        Label -> (rounds,) float64 AP; NaN for a sample without annotated people.
+    be taken round by round; it is smaller than that of either. A sample without annotated people has NaN.
     """
     image_ids = _unique(image_ids)
     chosen = np.random.default_rng(0).integers(0, len(image_ids), (rounds, len(image_ids)))
@@ -178,7 +170,14 @@ def resampled_ap(
             for params in (scorer.params, scorer._paramsEval):
                 params.imgIds = list(range(len(image_ids)))  # places, to occur again
                 params.areaRng = params.areaRng[:1]
-            found[label] = np.array([_resampled(scorer, [by_image[k] for k in row]) for row in chosen])
+            ap = np.full(rounds, np.nan)
+            for k, row in enumerate(chosen):
+                scorer.evalImgs = [by_image[place] for place in row]
+                scorer.accumulate()
+                precision = scorer.eval["precision"][:, :, 0, 0]  # thresholds x recalls of the one category
+                if (precision > -1).any():
+                    ap[k] = precision[precision > -1].mean()
+            found[label] = ap
     return found
 
 
@@ -225,10 +224,7 @@ def save_pickle(path: str | os.PathLike[str], poses_by_image_id: Mapping[int, Po
     """
     outputs = [
         {
-            "preds": [
-                np.hstack([points, np.broadcast_to(tags, (len(points), len(tags)))])  # (17, 3 + L)
-                for points, tags in zip(poses.keypoints, poses.tags)
-            ],
+            "preds": list(np.dstack([poses.keypoints, poses.tags[:, None].repeat(len(COCO17), axis=1)])),
             "scores": [float(score) for score in poses.scores],
             "image_paths": [str(dataset.path(image_id))],
             "output_heatmap": None,
@@ -238,9 +234,6 @@ def save_pickle(path: str | os.PathLike[str], poses_by_image_id: Mapping[int, Po
     with artifacts.atomic_write(path) as unfinished:
         unfinished.write_bytes(pickle.dumps(outputs, protocol=4))
     return Path(path)
-
-
-# ------------------------------------------------------------------------------------------------- journal
 
 
 def fingerprint(
@@ -415,11 +408,3 @@ def _matched(poses: Mapping[int, Poses], dataset: CocoDataset, image_ids: Sequen
     scorer.params.catIds = [dataset.category_id]
     scorer.evaluate()
     return scorer
-
-
-def _resampled(scorer: COCOeval, by_image: list[dict[str, Any]]) -> float:
-    """AP of a COCOeval with other images' matches in the places of its own."""
-    scorer.evalImgs = by_image
-    scorer.accumulate()
-    precision = scorer.eval["precision"][:, :, 0, 0]  # thresholds x recalls of the one category
-    return float(precision[precision > -1].mean()) if (precision > -1).any() else float("nan")

@@ -129,10 +129,7 @@ def accuracy_record(
     command: str = "",
     reference: Evaluation | None = None,
 ) -> Record:
-    """Returns how accurate an engine (or a fleet with its `facts`) is, and the times of its run.
-
-    With `reference`, float32 over the same images, the record says what this precision changes.
-    """
+    """Returns how accurate an engine or a fleet is; `reference`, float32 on the same images, to tell what changes."""
     fields = {**_engine_fields(engine.facts, command), **_accuracy(evaluation, dataset, flip_test, reference)}
     record = Record(**fields, batch_size=batch_size, stage_ms=evaluation.stage_ms)
     if record.simulated:  # times and sizes are not the card's
@@ -150,10 +147,7 @@ def speed_record(
     evaluation: Evaluation | None = None,
     dataset: CocoDataset | None = None,
 ) -> Record:
-    """Returns how fast an engine is, network only and end to end; refuses a simulator's.
-
-    With `evaluation` and `dataset`, as for `accuracy_record`, the accuracy is in the same record.
-    """
+    """Returns how fast an engine is, and, given an evaluation, how accurate; refuses a simulator's."""
     record = Record(
         **_engine_fields(engine.facts, command),
         **({} if evaluation is None else _accuracy(evaluation, dataset)),
