@@ -5,13 +5,13 @@
     [poses] = estimator([image])                       # (H, W, 3) uint8 BGR
     for result in estimator.stream(paths, batch_size=8): ...
 
-Images of one padded shape share a batch, so a batch size above one works on a mixed folder too, which MMPose's own
-bottom-up models refuse. While the engine runs one batch, other threads read and resize the images of the next ones and
-decode those before; how far they may be ahead is limited, so memory is too, however slow the consumer.
+Images of one padded shape share a batch, so a batch size above one works on a mixed folder too. While the engine runs
+one batch, other threads prepare the next ones and decode those before, a limited number ahead.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import threading
@@ -44,19 +44,12 @@ _BATCHES_AHEAD = 2  # batches of network input and output in memory at once: one
 
 @dataclass
 class PoseResult:
-    """What became of one image.
+    """What became of one image."""
 
-    Attributes:
-        name: the file's path, or "image 3" for the fourth array.
-        poses: the people found; None if there is an `error`.
-        error: why there are no poses, one sentence; empty if there are.
-        stage_ms: milliseconds of this image's share in each of `STAGES`.
-    """
-
-    name: str
-    poses: Poses | None = None
-    error: str = ""
-    stage_ms: dict[str, float] = field(default_factory=dict)
+    name: str  # the file's path, or "image 3" for the fourth array
+    poses: Poses | None = None  # None if there is an error
+    error: str = ""  # why there are no poses, one sentence
+    stage_ms: dict[str, float] = field(default_factory=dict)  # this image's share in each of `STAGES`
 
 
 @dataclass
@@ -72,9 +65,8 @@ class _Item:
     def fail(self, error: Exception) -> None:
         """Ends the item: a `DataError` becomes its result, anything else stops the stream. Both name the image."""
         self.resized = None
-        text, name = str(error), self.result.name
-        if name not in text:
-            text = f"{name}: {text}"
+        name, text = self.result.name, str(error)
+        text = text if name in text else f"{name}: {text}"
         if isinstance(error, DataError):
             self.result.error = text
         elif isinstance(error, UsageError):
@@ -82,6 +74,16 @@ class _Item:
         else:
             self.fault = RuntimeError(f"{text} ({type(error).__name__})")
             self.fault.__cause__ = error
+
+
+@contextlib.contextmanager
+def _timed(items: list[_Item], stage: str) -> Iterator[None]:
+    """Adds an equal share of the time that the block takes to each item."""
+    start = time.perf_counter()
+    yield
+    share = (time.perf_counter() - start) * 1e3 / len(items)
+    for item in items:
+        item.result.stage_ms[stage] = item.result.stage_ms.get(stage, 0.0) + share
 
 
 class _Threads:
@@ -105,10 +107,8 @@ class PoseEstimator:
     """Finds people and their 17 COCO keypoints in images.
 
     Args:
-        engine: a loaded network (`helpers.backends.get(name).load(path)`).
         flip_test: also run the flipped image and average, as the official accuracy figures do; twice the time.
         input_size: short side of the network's input in pixels.
-        config: thresholds and steps of decoding.
     """
 
     def __init__(
@@ -121,10 +121,7 @@ class PoseEstimator:
         self._compiling: threading.Thread | None = None
 
     def __call__(self, images: Iterable[ImageLike], batch_size: int = 1) -> list[Poses]:
-        """Finds the people in any number of images of any sizes; takes and raises what `stream` does.
-
-        Returns:
-            One `Poses` per image, in order, in pixels of that image.
+        """Returns the people in each image, in its pixels; takes and raises what `stream` does.
 
         Raises:
             DataError: an image cannot be read, does not have the shape the engine was built for, or makes the network's
@@ -138,17 +135,13 @@ class PoseEstimator:
         return found
 
     def stream(self, images: Iterable[ImageLike], batch_size: int = 1) -> Iterator[PoseResult]:
-        """Like calling, but yields results as they come and goes on after an image that cannot be read.
+        """Like calling, but yields results in order as they come, and goes on after an image that cannot be read.
 
-        Stages overlap in threads. Images are taken from `images` in the caller's thread, at most `batch_size` * 12
-        ahead of what was yielded. Leaving the loop early ends the threads after at most one run of the engine.
+        Images are taken from `images`, which may be endless, in the caller's thread, at most `batch_size` * 12 ahead of
+        what was yielded. Leaving the loop early ends the threads after at most one run of the engine.
 
         Args:
-            images: files, or (H, W, 3) uint8 BGR arrays; may be endless.
             batch_size: most images in one run of the network; flipped images come on top.
-
-        Yields:
-            One `PoseResult` per image, in order.
 
         Raises:
             UsageError: `batch_size` is below 1, or an array is not a BGR image.
@@ -200,18 +193,10 @@ class PoseEstimator:
             threads.close()
 
     def maps(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, ResizeTransform]:
-        """Runs the network on one image, for a look inside.
+        """Runs the network on one image, (H, W, 3) uint8 BGR, for a look inside.
 
-        Args:
-            image: (H, W, 3) uint8 BGR.
-
-        Returns:
-            output: (34, h, w) float32.
-            flipped_output: the same of the flipped image; None without flip test.
-            transform: the way back to the image. All three are what `decode_poses` takes.
-
-        Raises:
-            DataError: the image does not have the shape the engine was built for.
+        Returns what `decode_poses` takes: the output, (34, h, w) float32, that of the flipped image, or None without
+        flip test, and the way back to the image.
         """
         resized, transform = resize_align(image, self.input_size)
         self._refuse_shape(resized, "The image")
@@ -227,7 +212,7 @@ class PoseEstimator:
                 f"{self.engine.input_shape[0]} x {self.engine.input_shape[1]} only; build a dynamic one."
             )
 
-    # -- stages, each in a thread of its own ---------------------------------------------------------------------
+    # Stages, each in a thread of its own.
 
     def _prepare(self, threads: _Threads, image: ImageLike, index: int) -> _Item:
         """Loads and resizes one image."""
@@ -236,13 +221,11 @@ class PoseEstimator:
         if threads.closed.is_set():
             return item
         try:
-            start = time.perf_counter()
-            pixels = image if is_array else read_image(Path(os.fspath(image)))
-            loaded = time.perf_counter()
-            item.resized, item.transform = resize_align(pixels, self.input_size)
-            self._refuse_shape(item.resized, item.result.name)
-            item.result.stage_ms["load"] = (loaded - start) * 1e3
-            item.result.stage_ms["pre"] = (time.perf_counter() - loaded) * 1e3
+            with _timed([item], "load"):
+                pixels = image if is_array else read_image(Path(os.fspath(image)))
+            with _timed([item], "pre"):
+                item.resized, item.transform = resize_align(pixels, self.input_size)
+                self._refuse_shape(item.resized, item.result.name)
         except Exception as error:  # whatever it is, it belongs to this image and comes up at its turn
             item.fail(error)
         return item
@@ -261,22 +244,14 @@ class PoseEstimator:
                 if threads.closed.is_set():
                     return []
                 chosen = alike[k : k + batch_size]
-                running = threads.run.submit(self._run_batch, threads, chosen, self._fill_batch(chosen))
+                with _timed(chosen, "pre"):
+                    batch = self._batch([item.resized for item in chosen])
+                running = threads.run.submit(self._run_batch, threads, chosen, batch)
                 decoded = threads.decode.submit(self._decode_batch, threads, chosen, running)
                 threads.unfinished.append(decoded)
                 for item in chosen:
-                    item.decoding = decoded
+                    item.resized, item.decoding = None, decoded
         return items
-
-    def _fill_batch(self, items: list[_Item]) -> np.ndarray:
-        """Makes the network's input of images of one shape, which are let go of."""
-        start = time.perf_counter()
-        batch = self._batch([item.resized for item in items])
-        shared = (time.perf_counter() - start) * 1e3 / len(items)
-        for item in items:
-            item.resized = None
-            item.result.stage_ms["pre"] += shared
-        return batch
 
     def _run_batch(
         self, threads: _Threads, items: list[_Item], batch: np.ndarray
@@ -284,16 +259,13 @@ class PoseEstimator:
         """Runs the network on a batch; None if it failed, which is then known to its items."""
         if threads.closed.is_set():
             return None
-        start = time.perf_counter()
         try:
-            outputs = self._infer(batch)
+            with _timed(items, "infer"):
+                return self._infer(batch)
         except Exception as error:  # out of memory on a panorama, say: the other images go on
             for item in items:
                 item.fail(error)
             return None
-        for item in items:
-            item.result.stage_ms["infer"] = (time.perf_counter() - start) * 1e3 / len(items)
-        return outputs
 
     def _decode_batch(self, threads: _Threads, items: list[_Item], running: Future) -> None:
         """Fills in the poses of a batch."""
@@ -303,15 +275,12 @@ class PoseEstimator:
         for k, item in enumerate(items):
             if threads.closed.is_set():
                 return
-            start = time.perf_counter()
             output, flipped = (None if half is None else half[k] for half in outputs)
             try:
-                item.result.poses = decode_poses(output, flipped, item.transform, self.config)
+                with _timed([item], "decode"):
+                    item.result.poses = decode_poses(output, flipped, item.transform, self.config)
             except Exception as error:
                 item.fail(error)
-            item.result.stage_ms["decode"] = (time.perf_counter() - start) * 1e3
-
-    # -- the engine ----------------------------------------------------------------------------------------------
 
     def _batch(self, resized: list[np.ndarray]) -> np.ndarray:
         """Makes the network's input of N images of one shape; with the flip test, the flipped images follow."""

@@ -3,8 +3,7 @@
     resized, transform = resize_align(image)      # (h, w, 3) uint8, short side 512, multiples of 64
     batch = to_input([resized])                   # (1, 3, h, w) float32
 
-The way back, from network pixels to those of the image, is `decode.to_image`. Everything here equals mmpose's own
-result to the last bit (tests/parity/test_preprocess.py).
+Results equal mmpose's own to the last bit (tests/parity/test_preprocess.py); the way back is `decode.to_image`.
 """
 
 from __future__ import annotations
@@ -21,27 +20,18 @@ from helpers.errors import DataError, UsageError
 SIZE_MULTIPLE = 64  # what the deepest network's strides and its up-sampling need
 MEAN_RGB = (0.485, 0.456, 0.406)  # ImageNet statistics, which the backbones were trained with
 STD_RGB = (0.229, 0.224, 0.225)
-
 MAX_SIDE = 32766  # cv2.warpAffine addresses pixels with 16 signed bits
-
 SCALE_UNIT = 200.0  # MMPose gives `scale` in units of 200 pixels
 
 
 @dataclass(frozen=True, eq=False)
 class ResizeTransform:
-    """How an image was placed on the network's input: what MMPose calls `base_size`, `center` and `scale`.
+    """How an image was placed on the network's input, in MMPose's words."""
 
-    Attributes:
-        image_size: (w, h) of the original image.
-        base_size: (w, h) of the network's input; equal `base_size` means equal batch shape.
-        center: (2,) int64, x, y of the original pixel that the middle of the input shows.
-        scale: (2,) float64, extent of the original image that the input shows, in units of 200 pixels.
-    """
-
-    image_size: tuple[int, int]
-    base_size: tuple[int, int]
-    center: np.ndarray
-    scale: np.ndarray
+    image_size: tuple[int, int]  # (w, h) of the original image
+    base_size: tuple[int, int]  # (w, h) of the network's input
+    center: np.ndarray  # (2,) int64, x and y of the original pixel that the middle of the input shows
+    scale: np.ndarray  # (2,) float64, extent of the original image that the input shows, in units of 200 pixels
 
     @property
     def matrix(self) -> np.ndarray:
@@ -61,19 +51,11 @@ class ResizeTransform:
 def resize_align(image: np.ndarray, input_size: int = 512) -> tuple[np.ndarray, ResizeTransform]:
     """Scales an image so that its short side is `input_size`, and pads it to multiples of 64 with black.
 
-    The long side keeps the aspect ratio and is rounded up to a multiple of 64; the strip that this adds is split
-    between both ends. Same pixels and same transform as mmpose 0.29.0's `BottomUpGetImgSize` and `BottomUpResizeAlign`
-    (mmpose/datasets/pipelines/bottom_up_transform.py) with `test_scale_factor=[1]`.
-
-    Args:
-        image: (H, W, 3) uint8, any channel order.
-        input_size: length of the short side in pixels, itself rounded up to a multiple of 64.
-
-    Returns:
-        (h, w, 3) uint8 network-size image, and how it was placed.
+    Takes and returns (H, W, 3) uint8. The long side keeps the aspect ratio and is rounded up to a multiple of 64; the
+    strip that this adds is split between both ends. Source: mmpose 0.29.0's `BottomUpGetImgSize` and
+    `BottomUpResizeAlign` (mmpose/datasets/pipelines/bottom_up_transform.py) with `test_scale_factor=[1]`.
 
     Raises:
-        UsageError: `image` is not (H, W, 3) uint8, or `input_size` is not positive.
         DataError: the image is too long, or too long and thin, to be resized.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
@@ -85,19 +67,10 @@ def resize_align(image: np.ndarray, input_size: int = 512) -> tuple[np.ndarray, 
 
 
 def to_input(resized_images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """Turns network-size images into the networks' input: RGB, normalized, channels first.
+    """Turns images of one shape, (h, w, 3) uint8 BGR, into the networks' input, (N, 3, h, w) float32 RGB, normalized.
 
     Equal to mmpose's `ToTensor` and `NormalizeTensor` to the last bit: a channel has 256 possible values, so each is
     computed once, in mmpose's order of float32 operations, and looked up.
-
-    Args:
-        resized_images: N images of one shape, (h, w, 3) uint8 BGR.
-
-    Returns:
-        (N, 3, h, w) float32, C-contiguous.
-
-    Raises:
-        UsageError: no image, or images of several shapes.
     """
     shapes = sorted({image.shape for image in resized_images})
     if len(shapes) != 1:
@@ -112,8 +85,7 @@ def to_input(resized_images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
 
 def _normalized_values() -> np.ndarray:
     """Returns each byte's value in the channels R, G and B, (3, 256) float32."""
-    mean = np.array(MEAN_RGB, np.float32)[:, None]
-    std = np.array(STD_RGB, np.float32)[:, None]
+    mean, std = np.array([MEAN_RGB, STD_RGB], np.float32)[..., None]
     return (np.arange(256, dtype=np.float32) / np.float32(255) - mean) / std
 
 

@@ -3,8 +3,7 @@
     done = annotate("walk.mov", "walk_poses.mp4", PoseEstimator(engine), draw.draw_poses)
     print(done)          # walk_poses.mp4: 250 frames, 4.1 per second (it plays at 25 per second)
 
-OpenCV reads whatever its FFmpeg does, turns frames upright as the file says, and writes VP9 in an MP4 file, which
-browsers play. The sound is lost.
+OpenCV turns frames upright as the file says, and writes VP9 in MP4, which browsers play. The sound is lost.
 """
 
 from __future__ import annotations
@@ -67,24 +66,21 @@ def annotate(
 ) -> Annotated:
     """Finds the people in every frame and writes the painted video, complete or not at all.
 
-    Frames stay in order. No more of them are in memory than the estimator is ahead, `batch_size` * 12.
+    No more frames are in memory than the estimator is ahead, `batch_size` * 12.
 
     Args:
-        source: the video.
-        target: the painted one, `.mp4`; None to paint none.
-        estimator: ready to run.
+        target: the painted video, `.mp4`; None to paint none.
         paint: (frame (H, W, 3) uint8 BGR, its poses) -> painted frame of the same size, such as `draw.draw_poses`.
-        batch_size: most frames in one run of the network.
         each: called for every frame with its index, its second in the video, and its result.
         progress: called after every frame with (done, all); all is 0 if the file does not say.
 
     Raises:
-        DataError: the video is missing, unreadable or without a frame; a frame does not have the shape the engine was
-            built for; or `target` cannot be written.
+        DataError: a video cannot be read or written, or a frame does not have the shape the engine was built for.
     """
     start, done, waiting = time.perf_counter(), 0, deque()
     with _opened(source) as capture:
-        announced, fps = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0), _fps(capture)
+        announced, fps = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0), capture.get(cv2.CAP_PROP_FPS)
+        fps = fps if 0 < fps <= 1000 else _USUAL_FPS
 
         def painted() -> Iterator[np.ndarray]:
             nonlocal done
@@ -98,8 +94,7 @@ def annotate(
                 done += 1
                 if progress is not None:
                     progress(done, announced)
-            if not done:
-                raise _no_frame(source)
+            _refuse_none(done, source)
 
         if target is None:
             deque(painted(), maxlen=0)
@@ -109,13 +104,7 @@ def annotate(
 
 
 def pan(image: np.ndarray, target: str | os.PathLike[str], frames: int = 8) -> Path:
-    """Makes a video of one image, a second long: its left three quarters, moving to the right ones.
-
-    Args:
-        image: (H, W, 3) uint8 BGR.
-        target: the video, `.mp4`; complete or not there.
-        frames: how many.
-    """
+    """Makes a video, `.mp4`, of one BGR image, a second long: its left three quarters, moving to the right ones."""
     width = 3 * image.shape[1] // 4
     lefts = np.linspace(0, image.shape[1] - width, frames).round().astype(int)
     _write((image[:, left : left + width] for left in lefts), Path(target), float(frames))
@@ -123,30 +112,25 @@ def pan(image: np.ndarray, target: str | os.PathLike[str], frames: int = 8) -> P
 
 
 def stills(path: str | os.PathLike[str], count: int) -> list[np.ndarray]:
-    """Returns frames spread evenly over a video, (H, W, 3) uint8 BGR each; all if there are no more than `count`.
-
-    Raises:
-        DataError: the video is missing, unreadable or without a frame.
-    """
+    """Returns frames spread evenly over a video, (H, W, 3) uint8 BGR each; all if there are no more than `count`."""
     with _opened(path) as capture:
         total = sum(1 for _ in iter(capture.grab, False))
-    if not total:
-        raise _no_frame(path)
+    _refuse_none(total, path)
     wanted = set(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist())
     with _opened(path) as capture:
         return [frame for index, frame in enumerate(_taken(capture, deque(maxlen=1))) if index in wanted]
 
 
-def _no_frame(path: str | os.PathLike[str]) -> DataError:
-    return DataError(f"The video {path} holds no frame; copy it again, or convert it to MP4.")
+def _refuse_none(frames: int, path: str | os.PathLike[str]) -> None:
+    if not frames:
+        raise DataError(f"The video {path} holds no frame; copy it again, or convert it to MP4.")
 
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[cv2.VideoCapture]:
     """Opens a video to read it."""
     try:
-        with Path(path).open("rb"):  # OpenCV does not say why it cannot
-            pass
+        Path(path).open("rb").close()  # OpenCV does not say why it cannot
     except OSError as error:
         raise DataError(f"Cannot read the video {path}: {error.strerror}; check the path.") from error
     with _silenced():
@@ -171,11 +155,6 @@ def _silenced() -> Iterator[None]:
     finally:
         if ours:
             os.environ.pop(_FFMPEG_LOG_LEVEL, None)
-
-
-def _fps(capture: cv2.VideoCapture) -> float:
-    fps = capture.get(cv2.CAP_PROP_FPS)
-    return fps if 0 < fps <= 1000 else _USUAL_FPS
 
 
 def _taken(capture: cv2.VideoCapture, waiting: deque[np.ndarray]) -> Iterator[np.ndarray]:

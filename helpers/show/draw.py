@@ -35,18 +35,9 @@ def draw_poses(
     person_threshold: float = PERSON_THRESHOLD,
     colors: Sequence[str] = PERSON_COLORS,
 ) -> np.ndarray:
-    """Paints skeletons.
+    """Returns a painted copy of an image, (H, W, 3) uint8 BGR, with the people and keypoints that reach the thresholds.
 
-    Args:
-        image: (H, W, 3) uint8 BGR.
-        poses: found people, whose scores decide what is painted; or annotated people, of whom labelled keypoints are
-            painted, hidden ones as unsure.
-        keypoint_threshold: keypoints with a lower score are left out, with their bones.
-        person_threshold: people with a lower score are left out.
-        colors: one hex color per person, repeated as needed.
-
-    Returns:
-        A painted copy, (H, W, 3) uint8 BGR.
+    Of annotated people all labeled keypoints are painted, hidden ones as unsure. Colors are hex, one per person.
     """
     painted = np.ascontiguousarray(image).copy()
     annotated = isinstance(poses, GroundTruth)
@@ -65,15 +56,7 @@ def confident(poses: Poses, threshold: float = PERSON_THRESHOLD) -> Poses:
 
 
 def enlarged(image: np.ndarray, *groups: Poses | GroundTruth) -> tuple[np.ndarray, list[Poses | GroundTruth]]:
-    """Scales a small image and the people in it up together, so that lines and dots painted on it are fine.
-
-    Args:
-        image: (H, W, 3) uint8 BGR.
-        *groups: people, in pixels of the image.
-
-    Returns:
-        The image with a short side of 640 pixels or more, and each group in its pixels.
-    """
+    """Scales a small image up to a short side of 640 pixels, and the people in it, so that painted lines are fine."""
     scale = max(_SHORT_SIDE / min(image.shape[:2]), 1.0)
     big = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     scaled = []

@@ -1,17 +1,16 @@
 """Controls for a notebook: another network, engine, precision or image, and thresholds that follow the mouse.
 
-    explorer = Explorer(Choice("MobileNetv2", "onnxruntime", "force_float32"), images, pipeline.load)
+    explorer = Explorer(Choice("MobileNetv2", "onnxruntime", "force_float32"), images, pipeline.load, models)
     display(explorer.panel())                # drop-down lists and sliders
     explorer.figure()                        # what they start with, as a plain figure, for a run without a browser
 
-A drop-down list loads what it takes and decodes again, in seconds; a threshold only paints again what is decoded, in
-milliseconds.
+A drop-down list loads and decodes again, in seconds; a threshold only paints again, in milliseconds.
 """
 
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Sequence
 
@@ -35,42 +34,30 @@ _JPEG_QUALITY = 80  # a widget's image is kept in the notebook's file, too
 
 @dataclass(frozen=True)
 class Choice:
-    """What the controls stand at.
-
-    Attributes:
-        model, backend, precision: names, as everywhere.
-        image: index among the explorer's images.
-        keypoint_threshold, person_threshold: keypoints and people with a lower score are not shown.
-    """
+    """What the controls stand at."""
 
     model: str
     backend: str
     precision: str
-    image: int = 0
+    image: int = 0  # index among the explorer's images
     keypoint_threshold: float = draw.KEYPOINT_THRESHOLD
     person_threshold: float = draw.PERSON_THRESHOLD
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A decoded image, enlarged once, so that painting it again is quick.
+    """A decoded image, enlarged once, so that painting it again is quick."""
 
-    Attributes:
-        image: (H, W, 3) uint8 BGR.
-        poses: the people, in pixels of `image`.
-    """
-
-    image: np.ndarray
-    poses: Poses
+    image: np.ndarray  # (H, W, 3) uint8 BGR
+    poses: Poses  # in pixels of `image`
 
     @classmethod
     def of(cls, image: np.ndarray, poses: Poses) -> Scene:
-        """Takes an image of any size, (h, w, 3) uint8 BGR, and the people in its pixels.
-
-        Keypoint scores end at 1, as the slider does: a network's hills may be a little higher.
-        """
+        """Enlarges an image, (h, w, 3) uint8 BGR, and the people in its pixels."""
         big, [scaled] = draw.enlarged(image, poses)
-        scaled.keypoints[..., 2] = np.minimum(scaled.keypoints[..., 2], 1)
+        scaled.keypoints[..., 2] = np.minimum(
+            scaled.keypoints[..., 2], 1
+        )  # as the slider; hills may be a little higher
         return cls(big, scaled)
 
     def paint(self, choice: Choice) -> np.ndarray:
@@ -87,41 +74,27 @@ class Scene:
         )
 
 
+@dataclass
 class Explorer:
     """Networks, engines, precisions and images to choose from; whatever was loaded or decoded is kept.
 
-    Args:
-        start: where the controls stand at first.
-        images: image files.
-        load: makes an estimator of a model, a backend and a precision, given by these names.
-        models: networks to offer.
+    `load` makes an estimator of a model, a backend and a precision, given by these names.
     """
 
-    def __init__(
-        self,
-        start: Choice,
-        images: Sequence[Path],
-        load: Callable[..., PoseEstimator],
-        models: Sequence[str] = tuple(zoo.NETWORKS),
-    ) -> None:
-        self.start = start
-        self.images = list(images)
-        self.models = list(models)
-        self._load = load
-        self._estimators: dict[tuple[str, str, str], PoseEstimator] = {}
-        self._scenes: dict[tuple[str, str, str, int], Scene] = {}
+    start: Choice
+    images: Sequence[Path]
+    load: Callable[..., PoseEstimator]
+    models: Sequence[str]
+    _estimators: dict[tuple[str, str, str], PoseEstimator] = field(default_factory=dict, init=False)
+    _scenes: dict[tuple[str, str, str, int], Scene] = field(default_factory=dict, init=False)
 
     def scene(self, choice: Choice) -> Scene:
-        """Returns the image of a choice, decoded.
-
-        Raises:
-            UsageError, DataError: as the loader.
-        """
+        """Returns the image of a choice, decoded."""
         engine = (choice.model, choice.backend, choice.precision)
         key = (*engine, choice.image)
         if key not in self._scenes:
             if engine not in self._estimators:
-                self._estimators[engine] = self._load(**dict(zip(("model", "backend", "precision"), engine)))
+                self._estimators[engine] = self.load(**dict(zip(("model", "backend", "precision"), engine)))
             image = read_image(self.images[choice.image])
             self._scenes[key] = Scene.of(image, self._estimators[engine]([image])[0])
         return self._scenes[key]
@@ -169,13 +142,12 @@ class Explorer:
             "precision": [name for name in zoo.PRECISIONS if name in builds],
             "image": [(path.name, index) for index, path in enumerate(self.images)],
         }
-        controls: dict[str, Any] = {
-            name: widgets.Dropdown(options=offered, value=getattr(self.start, name))
-            for name, offered in options.items()
-        }
-        for name in ("keypoint_threshold", "person_threshold"):
-            controls[name] = widgets.FloatSlider(getattr(self.start, name), min=0.0, max=1.0, step=0.01)
-        for name, control in controls.items():
+        controls: dict[str, Any] = {}
+        for name, value in vars(self.start).items():
+            if name in options:
+                controls[name] = control = widgets.Dropdown(options=options[name], value=value)
+            else:
+                controls[name] = control = widgets.FloatSlider(value, min=0.0, max=1.0, step=0.01)
             control.description = {"model": "network", "backend": "engine"}.get(name, name.replace("_", " "))
             control.style.description_width = "130px"
             control.layout.width = "430px"

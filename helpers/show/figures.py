@@ -3,8 +3,8 @@
     figure = figures.heatmaps(image, maps, transform, ["nose", "left_wrist"], "All people light up in one map")
     figures.save(figure, "data/output/03_heatmaps.png")
 
-Each function returns a matplotlib `Figure`, never shown and not registered with pyplot. The caller gives the title: it
-knows what is to be seen. People are painted as in `draw`, one color each; charts have colors of their own.
+Each function returns a matplotlib `Figure`, not registered with pyplot. Images are (H, W, 3) uint8 BGR. People are
+painted as in `draw`, one color each; charts have colors of their own.
 """
 
 from __future__ import annotations
@@ -40,26 +40,20 @@ NOBODY = "#9AA3AB"  # people who are not in the reference
 INK, QUIET = "#22282E", "#8A949E"
 _ASPECT = 4 / 3  # of the images in a gallery
 _STYLE = {
-    "font.size": 11,
-    "axes.titlesize": 11,
+    **dict.fromkeys(("axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    **dict.fromkeys(("font.size", "axes.titlesize"), 11),
     "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
     "axes.edgecolor": QUIET,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
     "legend.fontsize": 10,
     "figure.facecolor": "white",
 }
 
 
-def save(figure: Figure, path: str | Path, dpi: int = 110) -> Path:
+def save(figure: Figure, path: str | Path) -> Path:
     """Writes a figure as PNG, complete or not at all, and returns the path."""
     with atomic_write(path) as part:
-        figure.savefig(part, dpi=dpi, format="png", bbox_inches="tight", pad_inches=0.12)
+        figure.savefig(part, dpi=110, format="png", bbox_inches="tight", pad_inches=0.12)
     return Path(path)
 
 
@@ -86,9 +80,6 @@ def _figure(title: str, wide: float, tall: float, rows: int = 1, columns: int = 
     return fig, fig.subplots(rows, columns, squeeze=False, **grid)
 
 
-# -- images and people -------------------------------------------------------------------------------------------
-
-
 @_styled
 def gallery(
     images: Sequence[np.ndarray],
@@ -97,24 +88,16 @@ def gallery(
     columns: int = 3,
     title: str = "",
 ) -> Figure:
-    """Shows images side by side, with their people if `poses` has those of each.
+    """Shows images in rows of `columns` at most.
 
-    Args:
-        images: (H, W, 3) uint8 BGR each.
-        poses: people to paint; the likely ones are counted above each image.
-        captions: what stands above each image instead.
-        columns: most images in a row.
-        title: of the figure.
-
-    Raises:
-        UsageError: there is no image.
+    With `poses`, the people of each image are painted, and the likely ones counted above it unless there are captions.
     """
-    if not len(images):
+    if not images:
         raise UsageError("There is no image to show; give one or more.")
-    if len(poses):
+    if poses:
         people = [confident(each) for each in poses]
         captions = captions or [_people(len(each)) for each in people]
-        images = [draw_poses(big, scaled) for big, [scaled] in map(enlarged, images, people)]
+        images = list(map(_painted, images, people))
     columns = min(columns, len(images))
     rows, wide = -(-len(images) // columns), 8 if columns == 1 else 4.4
     if len({image.shape for image in images}) > 1:  # so that rows line up
@@ -129,8 +112,7 @@ def gallery(
 @_styled
 def truth(image: np.ndarray, poses: Poses, people: GroundTruth, title: str = "") -> Figure:
     """Shows the annotation beside the prediction; a pair has one color, and its OKS stands at the person."""
-    faint, poses = len(poses), confident(poses)
-    faint -= len(poses)
+    faint, poses = (poses.scores < PERSON_THRESHOLD).sum(), confident(poses)
     matches = match(poses, people)
     colors = [PERSON_COLORS[t % len(PERSON_COLORS)] if t >= 0 else NOBODY for t in matches.truth]
     big, [big_poses, big_people] = enlarged(image, poses, people)
@@ -139,35 +121,29 @@ def truth(image: np.ndarray, poses: Poses, people: GroundTruth, title: str = "")
     more = f", {faint} more with a score below {PERSON_THRESHOLD}" if faint else ""
     _show(right, draw_poses(big, big_poses, colors=colors or PERSON_COLORS), f"found: {_people(len(poses))}{more}")
     for points, oks, color in zip(big_poses.keypoints, matches.oks, colors):
-        shown = points[points[:, 2] > KEYPOINT_THRESHOLD]
-        if len(shown):
+        x, y = points[points[:, 2] > KEYPOINT_THRESHOLD, :2].T
+        if len(x):
             text = "no match" if np.isnan(oks) else f"OKS {oks:.2f}"
-            place = shown[:, 0].mean(), max(shown[:, 1].min() - 18, 16)
             box = {"boxstyle": "round,pad=0.25", "fc": "white", "ec": color, "lw": 1.5}
-            right.text(*place, text, ha="center", va="bottom", fontsize=10, bbox=box, clip_on=True)
+            style = {"ha": "center", "va": "bottom", "fontsize": 10, "bbox": box, "clip_on": True}
+            right.text(x.mean(), max(y.min() - 18, 16), text, **style)
     return fig
 
 
 @_styled
 def precisions(image: np.ndarray, found: Mapping[str, Poses], title: str = "") -> Figure:
-    """Shows one image decoded in several precisions, the reference first.
-
-    Below the others stand, person by person, the OKS to the reference's pose and the mean distance of the keypoints.
-    """
+    """Shows one image decoded in several precisions, the reference first; below the others, each person's change."""
     found = {label: confident(poses) for label, poses in found.items()}
     reference = next(iter(found.values()))
     fig, axes = _figure(title, 5.2 * len(found), 5.2 * image.shape[0] / image.shape[1] + 1.0, 1, len(found))
     for ax, (label, poses) in zip(axes[0], found.items()):
         moved = compare_poses(reference, poses)
-        big, [scaled] = enlarged(image, poses)
         colors = _colors_of_partners(moved.partner, len(poses))
-        _show(ax, draw_poses(big, scaled, colors=colors), f"{label}: {_people(len(poses))}")
-        for person in range(len(reference) if ax is not axes[0, 0] else 0):
-            kept = f"OKS {moved.oks[person]:.3f}\n{moved.pixels[person]:.1f} px"
-            text = "lost" if moved.partner[person] < 0 else kept
-            place = (person + 0.5) / len(reference), -0.02
-            style = {"color": PERSON_COLORS[person % len(PERSON_COLORS)], "fontsize": 10, "fontweight": "bold"}
-            ax.text(*place, text, ha="center", va="top", transform=ax.transAxes, **style)
+        _show(ax, _painted(image, poses, colors), f"{label}: {_people(len(poses))}")
+        for k, color in zip(range(len(reference) if ax is not axes[0, 0] else 0), itertools.cycle(PERSON_COLORS)):
+            text = "lost" if moved.partner[k] < 0 else f"OKS {moved.oks[k]:.3f}\n{moved.pixels[k]:.1f} px"
+            style = {"color": color, "fontsize": 10, "fontweight": "bold", "ha": "center", "va": "top"}
+            ax.text((k + 0.5) / len(reference), -0.02, text, transform=ax.transAxes, **style)
     return fig
 
 
@@ -178,17 +154,13 @@ def worst(
     above, below, captions = [], [], []
     for image, kept, moved in zip(images, map(confident, reference), map(confident, other)):
         changes = compare_poses(kept, moved)
-        part, *groups = _around_people(image, kept, moved)
-        big, [big_kept, big_moved] = enlarged(part, *groups)
-        above.append(draw_poses(big, big_kept))
-        below.append(draw_poses(big, big_moved, colors=_colors_of_partners(changes.partner, len(moved))))
+        part, kept, moved = _around_people(image, kept, moved)
+        above.append(_painted(part, kept))
+        below.append(_painted(part, moved, _colors_of_partners(changes.partner, len(moved))))
         oks = f", mean OKS {changes.oks.mean():.3f}" if len(kept) else ""
         captions.append(f"{label}: {_people(len(moved))}, {(changes.partner < 0).sum()} lost{oks}")
     captions = [f"reference: {_people(len(confident(each)))}" for each in reference] + captions
     return gallery(above + below, captions=captions, columns=len(images), title=title)
-
-
-# -- maps and decoding -------------------------------------------------------------------------------------------
 
 
 @_styled
@@ -197,9 +169,9 @@ def heatmaps(
 ) -> Figure:
     """Lays heatmaps over the image, one of each name in `keypoints`."""
     columns = len(keypoints) + 1
-    fig, axes = _figure(title, 16, 16 / columns * image.shape[0] / image.shape[1] + 0.7, 1, columns)
-    _show(axes[0, 0], image, "input")
-    for ax, name in zip(axes[0, 1:], keypoints):
+    fig, [[first, *others]] = _figure(title, 16, 16 / columns * image.shape[0] / image.shape[1] + 0.7, 1, columns)
+    _show(first, image, "input")
+    for ax, name in zip(others, keypoints):
         heat = on_image(maps.heatmaps[COCO17.names.index(name)], transform)
         _show_heat(ax, image, heat, name.replace("_", " "))
     return fig
@@ -212,8 +184,7 @@ def tags(image: np.ndarray, maps: Maps, poses: Poses, transform: ResizeTransform
     aspect = image.shape[1] / image.shape[0]
     ratios = {"width_ratios": [aspect, aspect * 1.08, 1.2]}
     fig, [[people, tag_map, dots]] = _figure(title, 4 * (2 * aspect + 1.3), 4.9, 1, 3, gridspec_kw=ratios)
-    big, [scaled] = enlarged(image, poses)
-    _show(people, draw_poses(big, scaled), "people, one color each")
+    _show(people, _painted(image, poses), "people, one color each")
     heat = maps.heatmaps.max(axis=0)  # (h, w)
     likeliest = np.take_along_axis(maps.tagmaps[0], maps.heatmaps.argmax(axis=0)[None], 0)[0]  # (h, w)
     low, high = np.percentile(likeliest[heat > 0.3], [2, 98]) if (heat > 0.3).any() else (-1, 1)
@@ -228,8 +199,8 @@ def tags(image: np.ndarray, maps: Maps, poses: Poses, transform: ResizeTransform
         dots.axhline(mean, color=color, lw=1, alpha=0.5, zorder=1)
         dots.scatter(sure, maps.tagmaps[0, sure, row, column], s=42, color=color, edgecolor=INK, lw=0.5, zorder=2)
     names = [name.replace("left_", "L ").replace("right_", "R ") for name in COCO17.names]
-    dots.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
-    dots.set(xlim=(-0.7, len(names) - 0.3), ylabel="tag", title="tags where keypoints were found")
+    dots.set_xticks(range(17), names, rotation=90, fontsize=8)
+    dots.set(xlim=(-0.7, 16.7), ylabel="tag", title="tags where keypoints were found")
     return fig
 
 
@@ -251,10 +222,8 @@ def steps(image: np.ndarray, steps: Steps, transform: ResizeTransform, title: st
     ringed = to_image(steps.filled[likely], transform)[missing]
     filled.scatter(*ringed[:, :2].T, s=170, facecolor="none", edgecolor=INK, lw=1.6)
     filled.set_title(f"5 · filled: {len(ringed)} missing keypoints of the likely, ringed")
-    big, [scaled] = enlarged(image, steps.poses)
-    _show(
-        result, draw_poses(big, scaled), f"result: {_people(likely.sum())} with a score of {PERSON_THRESHOLD} or more"
-    )
+    caption = f"result: {_people(likely.sum())} with a score of {PERSON_THRESHOLD} or more"
+    _show(result, _painted(image, steps.poses), caption)
     for ax in (heats, candidates, groups, filled):
         ax.set(xlim=(0, image.shape[1]), ylim=(image.shape[0], 0))
     return fig
@@ -264,9 +233,6 @@ def on_image(values: np.ndarray, transform: ResizeTransform) -> np.ndarray:
     """Enlarges one map (h, w) of the network and places it on the original image, (H, W) float32."""
     large = cv2.resize(np.ascontiguousarray(values, np.float32), transform.base_size, interpolation=cv2.INTER_LINEAR)
     return cv2.warpAffine(large, transform.matrix, transform.image_size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-
-
-# -- engines -----------------------------------------------------------------------------------------------------
 
 
 @_styled
@@ -286,12 +252,7 @@ def agreement(reference: np.ndarray, output: np.ndarray, title: str = "") -> Fig
 
 @_styled
 def histograms(found: Mapping[str, tuple[np.ndarray, np.ndarray, float, float]], title: str = "") -> Figure:
-    """Shows what layers give, and the range that 256 steps are spread over.
-
-    Args:
-        found: layer -> (counts, edges, low, high), from `quantize.histograms`.
-        title: of the figure.
-    """
+    """Shows the values of layers and the range that 256 steps cover, as `quantize.histograms` returns them."""
     fig, axes = _figure(title, 3.3 * len(found), 3.4, 1, len(found))
     for ax, (layer, (counts, edges, low, high)) in zip(axes[0], found.items()):
         ax.fill_between(edges[:-1], np.maximum(counts, 0.5), 0.5, step="post", color=CHART_COLORS[4])
@@ -306,14 +267,10 @@ def histograms(found: Mapping[str, tuple[np.ndarray, np.ndarray, float, float]],
 def roofline(
     networks: Mapping[str, tuple[Cost, float]], peak_gflops: float, peak_gbs: float, title: str = ""
 ) -> Figure:
-    """Shows why a network is as fast as it is: below the slope it waits for memory, below the roof for arithmetic.
+    """Shows whether memory (below the slope) or arithmetic (below the roof) limits each network.
 
+    `networks` gives the cost of one run and its seconds, `peak_gflops` and `peak_gbs` what the machine reaches at most.
     Source: Williams, Waterman, Patterson, "Roofline: an insightful visual performance model" (2009).
-
-    Args:
-        networks: label -> what one run asks for, and its seconds.
-        peak_gflops, peak_gbs: what the machine computes and copies at most, 10^9 operations and bytes per second.
-        title: of the figure.
     """
     fig, [[ax]] = _figure(title, 9, 4.4)
     ridge = peak_gflops / peak_gbs
@@ -329,8 +286,8 @@ def roofline(
         ax.plot(at, rate, "o", ms=10, color=color, label=f"{label}: {rate:.0f} GFLOP/s, {rate / roof:.0%} of the roof")
     bottom, top = min(low * peak_gbs, *rates) / 1.6, 1.6 * max(peak_gflops, *rates)
     ax.set(xscale="log", yscale="log", xlim=(low, high), ylim=(bottom, top))
-    for axis in (ax.xaxis, ax.yaxis):
-        _number_log(axis)
+    _number_log(ax.xaxis)
+    _number_log(ax.yaxis)
     ax.set(xlabel="operations per byte moved", ylabel="10⁹ operations per second")
     ax.legend(loc="lower right")
     return fig
@@ -338,11 +295,7 @@ def roofline(
 
 def layer_name(layer: str) -> str:
     """Returns the part of a layer's name that tells it from others."""
-    parts = [part for part in layer.split("/") if part and part not in ("network", "Conv", "conv")]
-    return "/".join(parts[-2:])
-
-
-# -- charts ------------------------------------------------------------------------------------------------------
+    return "/".join([part for part in layer.split("/") if part not in ("", "network", "Conv", "conv")][-2:])
 
 
 @_styled
@@ -355,20 +308,16 @@ def bars(
     limit: float | None = None,
     spread: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
 ) -> Figure:
-    """Draws a group of bars for each category, one bar for each series.
+    """Draws a bar for each series -> category -> value, unless it is None; `form` writes a value, or a stack's total.
 
     Args:
-        values: series -> category -> value; what is missing or None gets no bar.
-        title: of the figure.
         label: of the values' axis.
-        form: how a value is written at its bar; a stack has its total there.
-        stacked: the series of a category end to end instead of below each other.
         limit: value to mark with a line, on a logarithmic axis.
         spread: series -> category -> (low, high) of a line over the bar.
     """
     names = list(dict.fromkeys(name for series in values.values() for name in series))
     lanes = 1 if stacked else len(values)
-    fig, [[ax]] = _figure(title, 9, 0.36 * len(names) * lanes**0.7 + 1.8)
+    _, [[ax]] = _figure(title, 9, 0.36 * len(names) * lanes**0.7 + 1.8)
     ends = np.zeros(len(names))
     for k, (color, (series, given)) in enumerate(zip(itertools.cycle(CHART_COLORS), values.items())):
         sizes = [given.get(name) for name in names]
@@ -385,14 +334,12 @@ def bars(
     for y, total in enumerate(ends if stacked else ()):
         _write_at_end(ax, form.format(total), y, total)
     ax.margins(x=0.14)
-    if limit is not None:
+    if limit:
         ax.set_xscale("log")
         ax.axvline(limit, color=INK, lw=2, ls="--")
     ax.set_yticks(range(len(names)), names)
-    ax.set_xlabel(label)
     ax.invert_yaxis()
-    _legend_below(ax)
-    return fig
+    return _labelled(ax, label)
 
 
 @_styled
@@ -405,16 +352,11 @@ def lines(
     log: bool = False,
     dashed: Collection[str] = (),
 ) -> Figure:
-    """Draws a line through the points (x, y) of each series.
+    """Draws a line through the points (x, y) of each series, y written by `form`; both axes logarithmic with `log`.
 
-    Args:
-        series: label -> x and y.
-        title, xlabel, ylabel: of the figure and its axes.
-        form: how y is written at each point; empty for not at all.
-        log: whether both axes are logarithmic.
-        dashed: series to draw dashed and without points: what would be, not what is.
+    Series in `dashed` get no points: they show an expectation, not a measurement.
     """
-    fig, [[ax]] = _figure(title, 9, 4.2)
+    _, [[ax]] = _figure(title, 9, 4.2)
     for color, (label, (x, y)) in zip(itertools.cycle(CHART_COLORS), series.items()):
         style = {"ls": "--", "color": QUIET} if label in dashed else {"marker": "o", "ms": 7, "color": color}
         ax.plot(x, y, lw=2.2, label=label, **style)
@@ -430,9 +372,7 @@ def lines(
     if len(places) < 8 and all(place.is_integer() for place in places):  # counts of something
         ax.set_xticks(places, [f"{place:g}" for place in places])
         ax.set_xticks([], minor=True)
-    ax.set(xlabel=xlabel, ylabel=ylabel)
-    _legend_below(ax)
-    return fig
+    return _labelled(ax, xlabel, ylabel)
 
 
 @_styled
@@ -444,15 +384,13 @@ def scatter(
     spread: Mapping[str, Sequence[float]] | None = None,
     front: bool = False,
 ) -> Figure:
-    """Draws the points (x, y) of each series.
+    """Draws the points (x, y) of each series; x may be names.
 
     Args:
-        series: label -> x, numbers or names, and y.
-        title, xlabel, ylabel: of the figure and its axes.
         spread: label -> (low, high) of a line through its only point.
         front: join the points that no other beats in both, less x and more y (Pareto).
     """
-    fig, [[ax]] = _figure(title, 9, 4.2)
+    _, [[ax]] = _figure(title, 9, 4.2)
     for color, (label, (x, y)) in zip(itertools.cycle(CHART_COLORS), series.items()):
         ax.scatter(x, y, s=60, color=color, alpha=0.85, label=label, zorder=2)
         if spread:
@@ -463,20 +401,20 @@ def scatter(
         ax.step(*zip(*best), where="post", color=QUIET, lw=1.5, zorder=1)
         ax.set_xlim(0, 1.15 * points[-1][0])
     ax.margins(0.12, 0.2)
-    ax.set(xlabel=xlabel, ylabel=ylabel)
-    _legend_below(ax)
-    return fig
-
-
-# -- parts -------------------------------------------------------------------------------------------------------
+    return _labelled(ax, xlabel, ylabel)
 
 
 def _show(ax: Axes, image: np.ndarray | None, title: str = "") -> None:
-    """Shows (H, W, 3) uint8 BGR without axes; nothing if there is no image."""
+    """Shows an image, or nothing, without axes."""
     ax.axis("off")
     if image is not None:
         ax.imshow(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
         ax.set_title(title)
+
+
+def _painted(image: np.ndarray, poses: Poses, colors: Sequence[str] = PERSON_COLORS) -> np.ndarray:
+    big, [scaled] = enlarged(image, poses)
+    return draw_poses(big, scaled, colors=colors)
 
 
 def _show_heat(ax: Axes, image: np.ndarray, heat: np.ndarray, title: str) -> None:
@@ -506,12 +444,10 @@ def _show_adjusted(ax: Axes, steps: Steps) -> None:
     ax.axis("off")
     if not len(steps.grouped):
         return
-    reach = 3
     person, keypoint = np.unravel_index(steps.grouped[..., 2].argmax(), steps.grouped.shape[:2])
     x, y = steps.grouped[person, keypoint, :2].astype(int)
-    left, top = max(x - reach, 0), max(y - reach, 0)
-    heat = cv2.resize(np.ascontiguousarray(steps.maps.heatmaps[keypoint]), None, fx=4, fy=4)
-    part = heat[top : y + reach + 1, left : x + reach + 1]
+    left, top = max(x - 3, 0), max(y - 3, 0)
+    part = cv2.resize(steps.maps.heatmaps[keypoint], None, fx=4, fy=4)[top : y + 4, left : x + 4]
     right, bottom = left + part.shape[1], top + part.shape[0]
     ax.imshow(part, cmap="inferno", extent=[left, right, bottom, top])
     ax.vlines(range(left, right + 1), top, bottom, color="white", lw=0.3)
@@ -520,8 +456,7 @@ def _show_adjusted(ax: Axes, steps: Steps) -> None:
     ax.plot([x + 0.5, end[0]], [y + 0.5, end[1]], color=CHART_COLORS[4], lw=2)
     ax.plot(x + 0.5, y + 0.5, "o", color="white", mec=INK, ms=7)
     ax.plot(*end, "o", color=CHART_COLORS[4], mec="white", ms=9)
-    name = COCO17.names[keypoint].replace("_", " ")
-    ax.set_title(f"4 · adjusted: the {name}, a quarter pixel")
+    ax.set_title(f"4 · adjusted: the {COCO17.names[keypoint].replace('_', ' ')}, a quarter pixel")
 
 
 def _colors_of_partners(partner: np.ndarray, count: int) -> list[str]:
@@ -534,7 +469,7 @@ def _colors_of_partners(partner: np.ndarray, count: int) -> list[str]:
 
 
 def _around_people(image: np.ndarray, *groups: Poses) -> tuple[np.ndarray | Poses, ...]:
-    """Returns the part of an image around the people in it, and the groups in its pixels; all of it without people."""
+    """Returns the part of an image around the people in it, and the groups in its pixels."""
     points = np.concatenate([group.keypoints[group.keypoints[..., 2] > KEYPOINT_THRESHOLD] for group in groups])[:, :2]
     if not len(points):
         return (image, *groups)
@@ -549,7 +484,7 @@ def _around_people(image: np.ndarray, *groups: Poses) -> tuple[np.ndarray | Pose
 
 def _letterboxed(image: np.ndarray) -> np.ndarray:
     """Centers an image on a light ground of the gallery's shape."""
-    h, w = image.shape[:2]
+    h, w, _ = image.shape
     side, above = max(round(h * _ASPECT) - w, 0) // 2, max(round(w / _ASPECT) - h, 0) // 2
     return cv2.copyMakeBorder(image, above, above, side, side, cv2.BORDER_CONSTANT, value=(245, 243, 241))
 
@@ -580,8 +515,10 @@ def _write_at_end(ax: Axes, text: str, y: float, *values: float) -> None:
     ax.annotate(text, (end, y), shift, textcoords="offset points", ha=side, va="center", fontsize=9)
 
 
-def _legend_below(ax: Axes) -> None:
-    """Names the series, if there are several."""
+def _labelled(ax: Axes, xlabel: str, ylabel: str = "") -> Figure:
+    """Names the axes and, if there are several, the series; returns the figure."""
+    ax.set(xlabel=xlabel, ylabel=ylabel)
     handles, labels = ax.get_legend_handles_labels()
     if len(labels) > 1:
         ax.figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    return ax.figure

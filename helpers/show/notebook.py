@@ -4,9 +4,7 @@
 
     notebook.start()   # in the first cell after the parameters
 
-A wrong parameter or a missing file needs one sentence, not thirty lines of frames above it. The cell still fails, in
-JupyterLab as under papermill, which stops there with the same sentence. Every other exception is a fault of the code,
-and keeps its traceback.
+The cell still fails, in JupyterLab as under papermill. Other exceptions are faults of the code and keep their frames.
 """
 
 from __future__ import annotations
@@ -20,11 +18,7 @@ _INJECTED = "# Parameters"  # how the cell begins that papermill puts after the 
 
 
 def start() -> None:
-    """Checks the parameters of the running notebook, and shows `UsageError` and `DataError` as one paragraph.
-
-    Raises:
-        UsageError: see `check_parameters`.
-    """
+    """Has `UsageError` and `DataError` shown as one paragraph, and checks the parameters of the running notebook."""
     from IPython import get_ipython
 
     shell = get_ipython()
@@ -35,12 +29,7 @@ def start() -> None:
 def check_parameters(names: Mapping[str, Any], cells: Sequence[str]) -> None:
     """Refuses a parameter that the notebook does not have, of which papermill only warns, or one of another type.
 
-    Args:
-        names: the notebook's variables, with `__annotations__`, the type of each parameter by name.
-        cells: the sources of the cells run so far.
-
-    Raises:
-        UsageError: a parameter is unknown, or its value is not of the type that the parameters cell states.
+    Takes the notebook's variables, `__annotations__` among them, and the sources of the cells run so far.
     """
     kinds = names["__annotations__"]
     for source in cells:
@@ -63,6 +52,6 @@ def _show(
     shell: Any, kind: type[BaseException], error: BaseException, trace: Any, tb_offset: int | None = None
 ) -> list:
     """Sends an error to the notebook as IPython sends any, but for the traceback, which is one line."""
-    lines = [f"{kind.__name__}: " + " ".join(str(error).split())]
+    lines = [f"{kind.__name__}: {' '.join(str(error).split())}"]
     shell._showtraceback(kind, error, lines)  # what IPython itself calls; a handler's return value is not shown
     return lines

@@ -2,8 +2,7 @@
 
     report.write("report.html", report.gather())
 
-The tables are those of `measure.tables`, with its one rule of what may stand beside what is published. Figures come
-under the notebook that drew them, with the heading of their section.
+Figures come under the notebook that drew them, with the heading of their section.
 """
 
 from __future__ import annotations
@@ -31,50 +30,23 @@ _NEEDED = {"jinja2": "jinja2", "PIL": "pillow"}  # module -> package
 
 @dataclass(frozen=True)
 class NotebookRun:
-    """What papermill left in an executed notebook.
+    """What papermill left in an executed notebook."""
 
-    Attributes:
-        name: of the file.
-        outcome: `finished`, or what kept it from that.
-        seconds: from start to end, if it ended.
-        headings: name of a PNG -> heading of the section whose cell writes it, in the notebook's order.
-    """
-
-    name: str
-    outcome: str
+    name: str  # of the file
+    outcome: str  # "finished", or what kept it from that
     seconds: float | None = None
-    headings: Mapping[str, str] = field(default_factory=dict)
+    headings: Mapping[str, str] = field(default_factory=dict)  # PNG's name -> heading of its section, in order
 
 
 @dataclass(frozen=True)
 class Source:
-    """All that a page is made from.
-
-    Attributes:
-        rows: the records.
-        problems: one sentence for each record that could not be read.
-        figures: PNG files.
-        runs: the executed notebooks.
-        shipped: records of accuracy that come with the repository.
-    """
+    """All that a page is made from."""
 
     rows: Sequence[Record]
-    problems: Sequence[str] = ()
-    figures: Sequence[Path] = ()
+    problems: Sequence[str] = ()  # one sentence for each record that could not be read
+    figures: Sequence[Path] = ()  # PNG files
     runs: Sequence[NotebookRun] = ()
-    shipped: Sequence[Record] = ()
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure as it travels inside the page: its PNG's name, heading, place, pixels and `data:` address."""
-
-    file: str
-    heading: str
-    wide: bool
-    width: int
-    height: int
-    uri: str
+    shipped: Sequence[Record] = ()  # those of accuracy that come with the repository
 
 
 @dataclass(frozen=True)
@@ -92,11 +64,7 @@ class Table:
 
 
 def gather(folder: str | os.PathLike[str] | None = None) -> Source:
-    """Collects what commands and notebooks left behind.
-
-    Args:
-        folder: by default data/output; may not exist yet.
-    """
+    """Collects what commands and notebooks left in a folder, data/output by default, that may not exist yet."""
     folder = paths.output() if folder is None else Path(folder)
     rows, problems = records.load_all(folder / "records")
     shipped, broken = records.load_all(paths.demo_scores())
@@ -110,11 +78,7 @@ def missing() -> list[str]:
 
 
 def write(path: str | os.PathLike[str], source: Source) -> Path:
-    """Writes the page and returns its path.
-
-    Raises:
-        DataError: a package is missing, or the file cannot be written.
-    """
+    """Writes the page and returns its path."""
     if missing():
         raise DataError(f"The page needs {' and '.join(missing())}: pip install {' '.join(missing())}.")
     import jinja2
@@ -176,11 +140,7 @@ def _tables(source: Source, broken: Sequence[str]) -> list[Table]:
             "As papermill executed them.",
             [{"notebook": run.name, "outcome": run.outcome, "seconds": run.seconds} for run in source.runs],
         ),
-        Table(
-            "Machines",
-            "What the figures were measured on and with.",
-            [_facts(row) for row in machines.values()],
-        ),
+        Table("Machines", "What the figures were measured on and with.", [_facts(row) for row in machines.values()]),
         Table(
             "Commands",
             "What made the records, and makes them again.",
@@ -199,11 +159,11 @@ def _facts(row: Record) -> dict[str, str]:
     return {**facts, "versions": ", ".join(f"{name} {version}" for name, version in (row.versions or {}).items())}
 
 
-def _figures(source: Source) -> tuple[dict[str, list[Figure]], list[str]]:
+def _figures(source: Source) -> tuple[dict[str, list[dict]], list[str]]:
     """Returns the figures by notebook, those of known headings in its order; and what could not be read."""
     headings = {file: heading for run in source.runs for file, heading in run.headings.items()}
     order = {file: place for place, file in enumerate(headings)}
-    groups: dict[str, list[Figure]] = {}
+    groups: dict[str, list[dict]] = {}
     broken = []
     for file in sorted(source.figures, key=lambda path: (path.name[:2], order.get(path.name, len(order)))):
         try:
@@ -216,8 +176,8 @@ def _figures(source: Source) -> tuple[dict[str, list[Figure]], list[str]]:
     return groups, broken
 
 
-def _figure(file: Path, heading: str) -> Figure:
-    """Reads a PNG; reduced to the page's width if it is wider, in WebP."""
+def _figure(file: Path, heading: str) -> dict[str, Any]:
+    """Reads a PNG, reduced to the page's width if it is wider, for the template."""
     from PIL import Image
 
     with Image.open(file) as png:
@@ -228,7 +188,8 @@ def _figure(file: Path, heading: str) -> Figure:
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=_WEBP_QUALITY)
     uri = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Figure(file.name, heading, wide, *image.size, uri)
+    width, height = image.size
+    return {"file": file.name, "heading": heading, "wide": wide, "width": width, "height": height, "uri": uri}
 
 
 def _notebook_run(path: Path) -> NotebookRun:
