@@ -170,10 +170,9 @@ class PoseEstimator:
         if self._compiling is None:  # half a minute the first time; until then NumPy decodes, to the same poses
             self._compiling = threading.Thread(target=decode.warm_up, daemon=True)
             self._compiling.start()
-        threads = _Threads()
         windows: deque[Future] = deque()
         length = self.window(batch_size)
-        try:
+        with contextlib.closing(_Threads()) as threads:
             while True:
                 while len(windows) < (_WINDOWS_AHEAD if length > 1 else _WINDOWS_AHEAD * _WINDOW):
                     taken = list(itertools.islice(images, length))
@@ -189,8 +188,6 @@ class PoseEstimator:
                     if item.fault is not None:
                         raise item.fault
                     yield item.result
-        finally:
-            threads.close()
 
     def maps(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, ResizeTransform]:
         """Runs the network on one image, (H, W, 3) uint8 BGR, for a look inside.

@@ -22,6 +22,8 @@ MEAN_RGB = (0.485, 0.456, 0.406)  # ImageNet statistics, which the backbones wer
 STD_RGB = (0.229, 0.224, 0.225)
 MAX_SIDE = 32766  # cv2.warpAffine addresses pixels with 16 signed bits
 SCALE_UNIT = 200.0  # MMPose gives `scale` in units of 200 pixels
+_MEAN, _STD = np.array([MEAN_RGB, STD_RGB], np.float32)[..., None]
+_NORMALIZED = (np.arange(256, dtype=np.float32) / np.float32(255) - _MEAN) / _STD  # (3, 256): of each byte, RGB
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,15 +83,6 @@ def to_input(resized_images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         for channel_bgr, plane, table in zip(cv2.split(image), planes[::-1], _NORMALIZED[::-1]):
             cv2.LUT(channel_bgr, table, dst=plane)
     return batch
-
-
-def _normalized_values() -> np.ndarray:
-    """Returns each byte's value in the channels R, G and B, (3, 256) float32."""
-    mean, std = np.array([MEAN_RGB, STD_RGB], np.float32)[..., None]
-    return (np.arange(256, dtype=np.float32) / np.float32(255) - mean) / std
-
-
-_NORMALIZED = _normalized_values()
 
 
 def _place(width: int, height: int, input_size: int) -> ResizeTransform:
