@@ -62,7 +62,11 @@ class CocoDataset:
         self.split = split
         self.annotation_file = self.root / "annotations" / f"person_keypoints_{split}.json"
         self._document = _read_annotations(self.root, self.annotation_file)
-        self.category_id = _person_category(self._document, self.annotation_file)
+        people = [each["id"] for each in self._document["categories"] if each.get("name") == "person" and "id" in each]
+        if not people:
+            text = "have no category 'person' with an id; use a COCO person_keypoints file."
+            raise DataError(f"The annotations {self.annotation_file} {text}")
+        self.category_id = people[0]
         info = self._document.get("info")
         text = info.get("description") if isinstance(info, dict) else None
         self.description = text if isinstance(text, str) else ""
@@ -73,7 +77,7 @@ class CocoDataset:
         missing = [path for _, path in self if not path.is_file()]
         if missing:
             raise DataError(f"{len(missing)} of {len(self)} images are missing, first {missing[0]}; unpack them again.")
-        self._people = _people_by_image(self._document, self.category_id, self._images, self.annotation_file)
+        self._people = self._people_by_image()
         self._coco: COCO | None = None
 
     def __len__(self) -> int:
@@ -129,6 +133,23 @@ class CocoDataset:
         except KeyError:
             raise UsageError(f"There is no image {image_id} in {self.annotation_file}.") from None
 
+    def _people_by_image(self) -> dict[int, list[dict[str, Any]]]:
+        """The annotations of the people who are scored, by image id, in the file's order."""
+        people: dict[int, list[dict[str, Any]]] = {}
+        for annotation in self._document["annotations"]:
+            if annotation.get("category_id") != self.category_id:
+                continue
+            fault = _annotation_fault(annotation)
+            if not fault and annotation["image_id"] not in self._images:
+                fault = f"is of image {annotation['image_id']}, which the file does not list"
+            if fault:
+                raise DataError(
+                    f"Annotation {annotation.get('id')} in {self.annotation_file} {fault}; correct the file."
+                )
+            if annotation["num_keypoints"] and not annotation["iscrowd"]:
+                people.setdefault(annotation["image_id"], []).append(annotation)
+        return people
+
 
 def seeded_sample(items: Sequence[_Item], count: int | None, seed: int, source: str | os.PathLike[str]) -> list[_Item]:
     """Draws images without replacement: the same ones for the same seed, on any machine.
@@ -169,37 +190,12 @@ def _read_annotations(root: Path, path: Path) -> dict[str, Any]:
     return document
 
 
-def _person_category(document: dict[str, Any], path: Path) -> int:
-    for category in document["categories"]:
-        if category.get("name") == "person" and "id" in category:
-            return category["id"]
-    raise DataError(f"The annotations {path} have no category 'person' with an id; use a COCO person_keypoints file.")
-
-
 def _images_by_id(document: dict[str, Any], path: Path) -> dict[int, dict[str, Any]]:
     for image in document["images"]:
         fault = _entry_fault(image, _IMAGE)
         if fault:
             raise DataError(f"Image {image.get('id')} in {path} {fault}; correct the file.")
     return {image["id"]: image for image in document["images"]}
-
-
-def _people_by_image(
-    document: dict[str, Any], category_id: int, images: Mapping[int, object], path: Path
-) -> dict[int, list[dict[str, Any]]]:
-    """The annotations of the people who are scored, by image id, in the file's order."""
-    people: dict[int, list[dict[str, Any]]] = {}
-    for annotation in document["annotations"]:
-        if annotation.get("category_id") != category_id:
-            continue
-        fault = _annotation_fault(annotation)
-        if not fault and annotation["image_id"] not in images:
-            fault = f"is of image {annotation['image_id']}, which the file does not list"
-        if fault:
-            raise DataError(f"Annotation {annotation.get('id')} in {path} {fault}; correct the file.")
-        if annotation["num_keypoints"] and not annotation["iscrowd"]:
-            people.setdefault(annotation["image_id"], []).append(annotation)
-    return people
 
 
 def _annotation_fault(annotation: dict[str, Any]) -> str:

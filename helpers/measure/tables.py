@@ -104,13 +104,11 @@ def _float32_of(record: Record, records: Iterable[Record]) -> Record | None:
     return max(same, key=lambda each: each.when or "", default=None)
 
 
-def _closing_accuracy(
-    model: str, precision: str, records: Sequence[Record], shipped: Sequence[Record]
-) -> dict[str, Any]:
+def _closing_accuracy(model: str, precision: str, here: Sequence[Record], shipped: Sequence[Record]) -> dict[str, Any]:
     """Accuracy here, and what is published about it."""
     mine, elsewhere = (
         [each for each in some if (each.model, each.precision) == (model, precision) and scored(each)]
-        for some in (records, shipped)
+        for some in (here, shipped)
     )
     best = max(mine or elsewhere, key=lambda each: (each.images or 0, each.when or ""), default=None)
     if best is None:
@@ -124,7 +122,7 @@ def _closing_accuracy(
     if comparable(best):
         there = zoo.get(model).published[precision]
         row.update({"AP published": f"{there.ap / 100:.4f}", "AR published": f"{there.ar / 100:.4f}"})
-    return {**row, **_changes(model, precision, best, _float32_of(best, records if mine else shipped))}
+    return {**row, **_changes(model, precision, best, _float32_of(best, here if mine else shipped))}
 
 
 def _closing_speed(records: Sequence[Record]) -> dict[str, Any]:
