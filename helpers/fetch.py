@@ -2,7 +2,6 @@
 
     fetch.checkpoint("HRNet")       # MMPose's weights -> data/models/checkpoints/
     fetch.coco()                    # val2017, its annotations, images to calibrate with -> data/coco/
-    fetch.download(url, path, sha256="4f7e2ccb...", size=815585330)
 
 A download lies beside its target as `<name>.part`, goes on where it stopped if a checksum vouches for the whole, and is
 renamed when length and checksum are right. Proxies (`https_proxy`) and certificates (`SSL_CERT_FILE`) are those of the
@@ -15,7 +14,6 @@ import contextlib
 import http.client
 import json
 import os
-import random
 import shutil
 import socket
 import ssl
@@ -30,6 +28,7 @@ from pathlib import Path
 from typing import IO, Any, Callable, Iterator
 
 from helpers import artifacts, paths, zoo
+from helpers.dataset import seeded_sample
 from helpers.errors import DataError, UsageError
 from helpers.images import read_image
 
@@ -41,7 +40,6 @@ _WAITS = (1, 2, 4, 8)  # seconds before another attempt
 _TIMEOUT = 30  # seconds without a byte
 _BLOCK = 1 << 18
 _MOST = 1 << 30  # bytes of a file whose length nobody knows
-
 
 # Place below COCO, bytes, SHA-256. COCO publishes neither of the last two; these were compared among ten projects that
 # pin them independently.
@@ -69,16 +67,9 @@ class Fetched:
         return f"{self.path}: {_mb(self.bytes)}, {came}, {self.checked}"
 
 
-# ------------------------------------------------------------------------------------------ what to fetch
-
-
 def checkpoint(model: str) -> Fetched:
-    """Fetches the official weights of a network.
-
-    Eight digits of their SHA-256 are known, from the name that the publishers gave the file: enough against damage;
-    against an attacker stands HTTPS.
-    """
-    network = zoo.get(model)
+    """Fetches the official weights of a network, checked by the digits of their SHA-256 in the file's name."""
+    network = zoo.get(model)  # eight digits are enough against damage; against an attacker stands HTTPS
     url = _mirrored(network.checkpoint_url, MMPOSE, "MMPOSE_MIRROR")
     return download(url, paths.checkpoint(network.checkpoint_url), network.sha256_prefix)
 
@@ -89,20 +80,17 @@ def coco() -> list[Fetched]:
         annotations/person_keypoints_val2017.json    val2017/*.jpg      5000 images, to be scored
         annotations/person_keypoints_calib2017.json  calib2017/*.jpg    80 of train2017 with people, never scored
 
-    The calibration images are a seeded sample, each fetched on its own: train2017 as a whole is 19 GB. They are taken
-    from a `train2017` folder if there is one.
-
-    Raises:
-        DataError: as `download`; or what is there already is incomplete or damaged.
+    The calibration images are a seeded sample, taken from a `train2017` folder if there is one; else each is fetched on
+    its own, as train2017 has 19 GB.
     """
     found = []
     people = partial(_unzipped, ANNOTATIONS, "annotations/person_keypoints_val2017.json")
-    for split, make_annotations, make_images in (
+    for split, *make in (
         ("val2017", people, partial(_unzipped, VAL_IMAGES, "val2017/")),
         ("calib2017", _calibration_annotations, _calibration_images),
     ):
         annotations, folder = _annotation_file(split), paths.coco() / split
-        found += [_once(annotations, make_annotations), _once(folder, make_images)]
+        found += map(_once, (annotations, folder), make)
         names = _image_names(annotations)
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
@@ -137,8 +125,7 @@ def _calibration_annotations(scratch: Path) -> tuple[Path, int, str]:
     scratch.mkdir(exist_ok=True)
     document = _read_annotations(train)
     ids = sorted({entry["image_id"] for entry in document["annotations"] if entry.get("num_keypoints")})
-    random.Random(0).shuffle(ids)
-    chosen = set(ids[:CALIBRATION_IMAGES])
+    chosen = set(seeded_sample(ids, min(CALIBRATION_IMAGES, len(ids)), 0, train))
     sample = {
         **{key: document[key] for key in ("info", "categories") if key in document},
         "images": [image for image in document["images"] if image["id"] in chosen],
@@ -153,10 +140,10 @@ def _calibration_images(scratch: Path) -> tuple[Path, int, str]:
     names, received = _image_names(_annotation_file("calib2017")), 0
     scratch.mkdir(exist_ok=True)
     for name in names:
-        image, local = scratch / name, paths.coco() / "train2017" / name
+        image, local, copy = scratch / name, paths.coco() / "train2017" / name, scratch / ".copy"
         if not image.is_file() and local.is_file():
-            shutil.copyfile(str(local), str(scratch / ".copy"))
-            (scratch / ".copy").replace(image)
+            shutil.copyfile(str(local), str(copy))
+            copy.replace(image)
         url = _mirrored(f"{COCO}/train2017/{name}", COCO, "COCO_MIRROR")
         received += _download(url, image).received
         try:
@@ -187,13 +174,9 @@ def _annotation_file(split: str) -> Path:
 
 def _read_annotations(path: Path) -> dict[str, Any]:
     """Returns annotations without outlines, which take most of the memory and mean nothing to keypoints."""
-
-    def without_outline(entry: dict[str, Any]) -> dict[str, Any]:
-        return {**entry, "segmentation": []} if "segmentation" in entry else entry
-
     try:
         with path.open("rb") as file:
-            document = json.load(file, object_hook=without_outline)
+            document = json.load(file, object_hook=lambda e: {**e, "segmentation": []} if "segmentation" in e else e)
         if any(Path(image["file_name"]).name != image["file_name"] for image in document["images"]):
             raise ValueError("an image's file_name is a path")
         return document
@@ -215,19 +198,13 @@ def _mirrored(url: str, origin: str, variable: str) -> str:
     return mirror.rstrip("/") + url[len(origin) :]
 
 
-# ----------------------------------------------------------------------------------------------- download
-
-
 def download(url: str, path: str | os.PathLike[str], sha256: str = "", size: int | None = None) -> Fetched:
-    """Fetches a file, or finds it there.
+    """Fetches a file, or finds it there; a file at `path` that is not the one wanted is replaced.
 
-    Two processes that want the same file fetch it once: the second waits. (Not on Windows, which lacks the lock.) A
-    connection that drops, stalls or answers with 5xx is tried again, five times in all; what is wrong for good, such as
-    404 or a certificate, is said at once.
+    A second process that wants the same file waits for the first (not on Windows, which lacks the lock). A connection
+    that drops, stalls or answers with 5xx is tried again, five times in all; other errors are raised at once.
 
     Args:
-        url: HTTP or HTTPS.
-        path: where to; a file there that is not the one wanted is replaced.
         sha256: hex digits of the file's SHA-256, or the first of them; without any, its length alone is checked.
         size: bytes, if known beforehand.
 
@@ -257,9 +234,8 @@ def _download(url: str, path: Path, sha256: str = "", size: int | None = None) -
                 with contextlib.suppress(OSError):  # it is gone if all went well
                     if not (sha256 and part.stat().st_size):
                         part.unlink()
-        digits = "SHA-256" if len(sha256) == 64 else f"first {len(sha256)} digits of its SHA-256"
-        checked = f"{digits if sha256 else 'length'} checked"
-        return Fetched(path, path.stat().st_size, transfer.received, time.monotonic() - start, checked)
+        digits = {0: "length", 64: "SHA-256"}.get(len(sha256), f"first {len(sha256)} digits of its SHA-256")
+        return Fetched(path, path.stat().st_size, transfer.received, time.monotonic() - start, f"{digits} checked")
 
 
 class _Dropped(Exception):
@@ -280,7 +256,16 @@ class _Transfer:
     def run(self, file: IO[bytes]) -> None:
         """Completes and checks the part; if it is wrong, perhaps pieces of two versions, once more from the start."""
         for _ in range(2):
-            self._complete(file)
+            for wait in (*_WAITS, None):
+                try:
+                    self._attempt(file)
+                    break
+                except _Dropped as dropped:
+                    if wait is None:
+                        here = self.sha256 and self.part.stat().st_size
+                        again = f"run it again to go on at {_mb(here)}" if here else "try again later"
+                        raise self.refusal(f"cannot be fetched: {dropped}; {again}") from dropped
+                    time.sleep(wait)
             fault = self.fault(self.part)
             if not fault:
                 os.fsync(file.fileno())
@@ -298,47 +283,21 @@ class _Transfer:
             return f"has a SHA-256 that begins with {found[:8]}, not {self.sha256[:8]} as expected"
         return ""
 
-    def _complete(self, file: IO[bytes]) -> None:
-        """Receives what is missing."""
-        for wait in (*_WAITS, None):
-            try:
-                self._attempt(file)
-                return
-            except _Dropped as dropped:
-                if wait is None:
-                    here = file.seek(0, os.SEEK_END)
-                    again = f"run it again to go on at {_mb(here)}" if self.sha256 and here else "try again later"
-                    raise self.refusal(f"cannot be fetched: {dropped}; {again}") from dropped
-                time.sleep(wait)
-
     def _attempt(self, file: IO[bytes]) -> None:
         """Asks for what is missing, once."""
         if not self.sha256:  # nobody would notice if the rest were another file's
             file.truncate(0)
         offset = file.seek(0, os.SEEK_END)
-        response = None if offset and offset >= (self.size or _MOST) else self._open(offset)
-        if response is None:
+        if offset and offset >= (self.size or _MOST):
             return
-        with contextlib.closing(response):
-            if "html" in response.headers.get("Content-Type", ""):
-                raise self.refusal("gave a web page, perhaps of your network's login; log in")
-            rest = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
-            if not rest:
-                file.truncate(0)
-                if response.status != 200:
-                    raise _Dropped(f"the server said {response.status} and sent another part than was asked for")
-            self._receive(response, file)
-
-    def _open(self, offset: int) -> http.client.HTTPResponse | None:
-        """Returns the server's answer; None if nothing comes after `offset`."""
         headers = {"User-Agent": "mmpose-notebooks", **({"Range": f"bytes={offset}-"} if offset else {})}
         try:
             request = urllib.request.Request(self.url, headers=headers)
-            return urllib.request.build_opener(_Redirects).open(request, timeout=_TIMEOUT)
+            response = urllib.request.build_opener(_Redirects).open(request, timeout=_TIMEOUT)
         except urllib.error.HTTPError as error:
             error.close()
-            if error.code == 416 and offset:
-                return None
+            if error.code == 416 and offset:  # nothing comes after it
+                return
             said = " ".join(f"the server said {error.code} {error.reason}".split())  # of endless redirects: three lines
             if error.code >= 500 or error.code in (408, 429):
                 raise _Dropped(said) from error
@@ -351,6 +310,15 @@ class _Transfer:
             if isinstance(reason, socket.gaierror):
                 raise self.refusal("is out of reach, this machine seems offline; connect it") from error
             raise _Dropped(getattr(reason, "strerror", None) or str(reason) or type(error).__name__) from error
+        with response:
+            if "html" in response.headers.get("Content-Type", ""):
+                raise self.refusal("gave a web page, perhaps of your network's login; log in")
+            rest = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
+            if not rest:
+                file.truncate(0)
+                if response.status != 200:
+                    raise _Dropped(f"the server said {response.status} and sent another part than was asked for")
+            self._receive(response, file)
 
     def _receive(self, response: http.client.HTTPResponse, file: IO[bytes]) -> None:
         """Appends a response's body to the part, and no more than was announced."""

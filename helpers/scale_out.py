@@ -8,8 +8,7 @@
 
 Images travel in chunks of a few dozen to workers, one process per device. [Ray](https://docs.ray.io) starts the
 workers, and when one is lost it starts another and gives it the same chunks again. Chunks are cut where `PoseEstimator`
-ends its batches: images share runs of the network as they do in one process, and the poses are the same to the last
-bit. So many chunks are on their way and no more, however many images there are and however slow the consumer is.
+ends its batches: the poses are those of one process to the last bit. The number of chunks on their way is limited.
 """
 
 from __future__ import annotations
@@ -27,15 +26,12 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 from helpers import backends, paths, zoo
 from helpers.errors import DataError, UsageError, first_line
 from helpers.pose import decode
 from helpers.pose.estimator import PoseEstimator, PoseResult
-
-if TYPE_CHECKING:
-    from helpers.pose.decode import DecodeConfig
 
 INSTALL = "pip install -r requirements-scale.txt"
 
@@ -45,48 +41,31 @@ _QUEUED = 2  # chunks at a worker: it never waits for the next
 _AHEAD = 8  # chunks per device that are not handed out yet
 _RETRIES = 3  # workers that a chunk may take with it, and one more
 _START_S = 300.0  # for all workers to get a place and load their engines
-_STORE_BYTES = 100_000_000  # Ray's shared memory
 # No messages home, no warning about devices, nothing of Ray's on standard output, which is the record's with --json.
-_QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
-}
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # as there: every port on 127.0.0.1
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What every worker loads.
-
-    Attributes:
-        backend: name of the engine.
-        built: the built model, where every machine finds it.
-        flip_test, input_size, config: as of `PoseEstimator`.
-    """
+    """What every worker loads."""
 
     backend: str
-    built: str | os.PathLike[str]
+    built: str | os.PathLike[str]  # the built model, where every machine finds it
     flip_test: bool = True
-    input_size: int = zoo.INPUT_SIZE
-    config: DecodeConfig = decode.OFFICIAL
 
     def estimator(self, device: int) -> PoseEstimator:
-        """Loads the engine in the process that calls, for good.
-
-        Args:
-            device: number of the card. Where the CPU computes, a core, which all threads of the process then share.
-        """
+        """Loads the engine on a card; where the CPU computes, keeps the calling process on that core for good."""
         backend = backends.get(self.backend)
         if backend.on_cpu:
             _pin_to_core(device)
         engine = backend.load(self.built, 0 if backend.on_cpu else device)
         decode.warm_up()
-        return PoseEstimator(engine, self.flip_test, self.input_size, self.config)
+        return PoseEstimator(engine, self.flip_test)
 
 
 class _Worker:
-    """What runs in the process of a device; Ray makes it anew in another process if that one is lost."""
+    """Runs in the process of a device; Ray makes it anew in another process if that one is lost."""
 
     def __init__(self, setup: Setup, device: int) -> None:
         self._setup, self._device, self._estimator = setup, device, None
@@ -122,20 +101,14 @@ class _Device:
     images: int = 0
     busy_s: float = 0.0
 
-    def account(self, images: int, pid: int, seconds: float) -> None:
-        """Notes a chunk that is done."""
-        self.images, self.busy_s = self.images + images, self.busy_s + seconds
-        if pid != self.pids[-1]:
-            self.pids.append(pid)
-
 
 class Fleet:
     """Workers on devices, which together do what a `PoseEstimator` does; a context manager.
 
-    Attributes:
-        flip_test, input_size, config: as of `PoseEstimator`.
-        facts: as of `Engine`, once the workers are there.
+    `flip_test`, `input_size` and `config` are as of `PoseEstimator`, `facts` as of `Engine` once the workers are there.
     """
+
+    input_size, config = zoo.INPUT_SIZE, decode.OFFICIAL  # the defaults of `PoseEstimator`, which workers use
 
     def __init__(self, setup: Setup, devices: Sequence[int] = (0,), address: str | None = None) -> None:
         """Starts nothing yet.
@@ -146,48 +119,51 @@ class Fleet:
             address: of a Ray cluster to join (`host:6379`, or `auto` for the one on this machine); None starts one
                 here, for as long as the fleet lasts.
         """
-        self.flip_test, self.input_size, self.config = setup.flip_test, setup.input_size, setup.config
+        self.flip_test = setup.flip_test
         self._setup = dataclasses.replace(setup, built=str(Path(setup.built).absolute()))
         self._address, self._numbers = address, check_devices(devices)
         self._devices: list[_Device] = []
         self.facts: dict[str, Any] = {}
         self._scratch = ""
         require()
-        with _environment({**_QUIET, **({} if address else _LOOPBACK)}):
-            import ray
-        self._ray = ray
 
     def __enter__(self) -> Fleet:
         """Joins or starts the cluster, and loads every engine."""
-        if self._ray.is_initialized():
-            raise UsageError("This process uses Ray already: leave the other fleet first, or call ray.shutdown().")
-        try:
-            self._join()
-            nodes = [node["NodeID"] for node in self._ray.nodes() if node["Alive"]]
-            self._devices = [_Device(number, self._start(node, number)) for node in nodes for number in self._numbers]
-            loading = [device.actor.load.remote() for device in self._devices]
-            for device, (machine, pid, facts) in zip(self._devices, self._get(loading, _START_S)):
-                device.machine, device.pids, self.facts = machine, [pid], facts
-        except BaseException:
-            self._stop()
-            raise
+        with _environment({**_QUIET, **({} if self._address else _LOOPBACK)}):
+            import ray
+
+            if ray.is_initialized():
+                raise UsageError("This process uses Ray already: leave the other fleet first, or call ray.shutdown().")
+            self._ray = ray
+            try:
+                self._join()
+                nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+                self._devices = [_Device(k, self._start(node, k)) for node in nodes for k in self._numbers]
+                loading = self._get([device.actor.load.remote() for device in self._devices], _START_S)
+                for device, (machine, pid, facts) in zip(self._devices, loading):
+                    device.machine, device.pids, self.facts = machine, [pid], facts
+            except BaseException:
+                self.__exit__()
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stops what was started, whatever happened."""
-        self._stop()
+        with contextlib.ExitStack() as last:  # all of it, in reverse, even if Ctrl-C comes between
+            last.callback(shutil.rmtree, self._scratch, ignore_errors=True)
+            last.callback(self._ray.shutdown)
+            for device in self._devices:
+                last.callback(self._ray.kill, device.actor)
 
     def window(self, batch_size: int = 1) -> int:
         """As `PoseEstimator.window`."""
         return self._get(self._devices[0].actor.window.remote(batch_size))
 
     def stream(self, images: Iterable[str | os.PathLike[str]], batch_size: int = 1) -> Iterator[PoseResult]:
-        """As `PoseEstimator.stream`, for files that every machine can read, on as many devices as there are.
+        """As `PoseEstimator.stream`, for files that every machine can read.
 
         Raises:
-            UsageError: an image is not a path, or `batch_size` is below 1.
             DataError: a machine is gone, or some images end every worker that tries them.
-            RuntimeError: as `PoseEstimator.stream`.
         """
         if batch_size < 1:
             raise UsageError(f"The batch size must be 1 or more, not {batch_size}.")
@@ -208,8 +184,11 @@ class Fleet:
                     device.pending.difference_update(done)
                 while given and given[0][2] not in given[0][1].pending:
                     chunk, device, result = given.popleft()
-                    outcomes, *spent = self._get(result, of=chunk)
-                    device.account(len(chunk), *spent)
+                    outcomes, pid, seconds = self._get(result, of=chunk)
+                    device.images += len(chunk)
+                    device.busy_s += seconds
+                    if pid != device.pids[-1]:
+                        device.pids.append(pid)
                     for image, outcome in zip(chunk, outcomes):
                         yield dataclasses.replace(outcome, name=image)
         finally:
@@ -236,13 +215,12 @@ class Fleet:
     def _join(self) -> None:
         """Connects to a cluster, or starts one in a folder that goes with it."""
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if self._address is not None:
+        if self._address:
             host, _, port = self._address.rpartition(":")
             try:
                 if host and port.isdecimal():  # Ray itself would wait for minutes
                     socket.create_connection((host, int(port)), timeout=10).close()
-                with _environment(_QUIET):
-                    self._ray.init(address=self._address, **quiet)
+                self._ray.init(address=self._address, **quiet)
             except (OSError, ValueError, RuntimeError) as error:
                 raise DataError(
                     f"Cannot join the Ray cluster {self._address}: {first_line(error)}. Is it up (`ray status`), "
@@ -251,15 +229,14 @@ class Fleet:
             return
         # Not where TMPDIR says: the path of a socket has 107 characters at most, and Ray's own part of it 60.
         self._scratch = tempfile.mkdtemp(prefix="ray-", dir="/tmp" if Path("/tmp").is_dir() else None)
-        with _environment({**_QUIET, **_LOOPBACK}):
-            self._ray.init(
-                address="local",  # whatever RAY_ADDRESS says
-                num_cpus=len(self._numbers),
-                include_dashboard=False,
-                object_store_memory=_STORE_BYTES,
-                _temp_dir=str(Path(self._scratch, "r")),  # Ray opens this one to everybody
-                **quiet,
-            )
+        self._ray.init(
+            address="local",  # whatever RAY_ADDRESS says
+            num_cpus=len(self._numbers),
+            include_dashboard=False,
+            object_store_memory=100_000_000,  # bytes that Ray takes as shared memory
+            _temp_dir=str(Path(self._scratch, "r")),  # Ray opens this one to everybody
+            **quiet,
+        )
 
     def _start(self, node: str, number: int) -> Any:
         """Begins a worker on a machine, with one core for what the host does."""
@@ -286,21 +263,12 @@ class Fleet:
             why = f"The workers were not ready within {_START_S:.0f} s; is a core free for each on every machine?"
             raise DataError(why) from error
         except self._ray.exceptions.RayError as error:
-            what = f"Images {of[0]} to {of[-1]}" if of else "Loading the engine"
-            raise DataError(
-                f"{what} ended {_RETRIES + 1} workers, or a machine is gone: {first_line(error)}."
-            ) from error
-
-    def _stop(self) -> None:
-        with contextlib.ExitStack() as last:  # all of it, in reverse, even if Ctrl-C comes between
-            last.callback(shutil.rmtree, self._scratch, ignore_errors=True)
-            last.callback(self._ray.shutdown)
-            for device in self._devices:
-                last.callback(self._ray.kill, device.actor)
+            what = f"{f'Images {of[0]} to {of[-1]}' if of else 'Loading the engine'} ended {_RETRIES + 1} workers"
+            raise DataError(f"{what}, or a machine is gone: {first_line(error)}.") from error
 
     def _chunks(self, images: Iterable[str | os.PathLike[str]], batch_size: int) -> Iterator[list[str]]:
         """Cuts images into chunks of one length, which depends on how many there are, as far as one can see."""
-        names = (_name(image) for image in images)
+        names = map(_name, images)
         seen = list(itertools.islice(names, _MOST_IMAGES * _SHARE * len(self._devices)))
         length = chunk_length(len(seen), len(self._devices), self.window(batch_size))
         names = itertools.chain(seen, names)
@@ -308,8 +276,7 @@ class Fleet:
 
     def _with_room(self) -> list[_Device]:
         """Returns devices that can take a chunk, those with least to do first; one twice if it has nothing."""
-        rooms = [(held, device) for device in self._devices for held in range(len(device.pending), _QUEUED)]
-        return [device for _, device in sorted(rooms, key=lambda room: room[0])]
+        return [d for held in range(_QUEUED) for d in self._devices if len(d.pending) <= held]
 
 
 def check_devices(devices: Sequence[int]) -> list[int]:
@@ -354,14 +321,15 @@ def require() -> None:
 @contextlib.contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Sets environment variables, which Ray reads when it is imported and started, for the time of a block."""
-    before = dict(os.environ)
+    before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
         yield
     finally:
-        for name in variables:
+        for name, value in before.items():
             del os.environ[name]
-        os.environ.update({name: before[name] for name in variables if name in before})
+            if value is not None:
+                os.environ[name] = value
 
 
 def _name(image: str | os.PathLike[str]) -> str:

