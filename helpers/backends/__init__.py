@@ -19,13 +19,7 @@ from helpers.errors import UsageError, did_you_mean
 
 __all__ = ["MEANINGS", "Backend", "BuildSpec", "Engine", "get", "meanings", "names", "overview"]
 
-# The module of each.
-_MODULES = {
-    "onnxruntime": "helpers.backends.onnxruntime",
-    "magicmind": "helpers.backends.magicmind",
-    "openvino": "helpers.backends.openvino",
-    "pytorch": "helpers.backends.pytorch",
-}
+_NAMES = ("onnxruntime", "magicmind", "openvino", "pytorch")  # each a module of this package
 
 # What the name of a precision means, by backend. Absent: that backend does not build it.
 MEANINGS = {
@@ -74,24 +68,19 @@ def meanings() -> list[dict[str, str]]:
 
 def names() -> tuple[str, ...]:
     """Returns the names that `get` knows."""
-    return tuple(_MODULES)
+    return _NAMES
 
 
 def get(name: str, **options: Any) -> Backend:
     """Returns a backend by name, whether or not it can run here (`is_available` tells).
 
-    Args:
-        name: one of `names()`.
-        **options: those of that backend alone, such as `mlu_arch="mtp_592"` (`magicmind.Options`); false, empty or
-            None is as good as not given.
-
-    Raises:
-        UsageError: there is none of that name, or it has no such option; names the choices.
+    Options are those of that backend alone, such as `mlu_arch="mtp_592"` (`magicmind.Options`); false, empty or None is
+    as good as not given.
     """
     given = {key: value for key, value in options.items() if value}
-    if name not in _MODULES:
-        raise UsageError(f"There is no backend {name!r}; {did_you_mean(name, _MODULES)}.")
-    backend = importlib.import_module(_MODULES[name]).BACKEND
+    if name not in _NAMES:
+        raise UsageError(f"There is no backend {name!r}; {did_you_mean(name, _NAMES)}.")
+    backend = importlib.import_module(f"{__name__}.{name}").BACKEND
     return backend.configured(**given) if given else backend
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import importlib
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Sequence
 
 import numpy as np
 
@@ -20,24 +21,7 @@ from helpers.errors import DataError, UsageError, did_you_mean
 from helpers.keypoints import COCO17
 
 if TYPE_CHECKING:
-    from typing_extensions import Protocol
-
-    class Calibration(Protocol):
-        """Images from which a backend learns the ranges of activations, for the qint precisions."""
-
-        def describe(self) -> dict[str, Any]:
-            """Returns what decides the outcome, as JSON types: images (by hash), count, method."""
-
-        @property
-        def method(self) -> str:
-            """How ranges are chosen: `minmax`, `percentile`, `entropy`, `linear` or `eqnm`."""
-
-        def __len__(self) -> int:
-            """Returns the number of images."""
-
-        def batches(self) -> Iterator[np.ndarray]:
-            """Yields each image as the network's input, (1, 3, h, w) float32."""
-
+    from helpers.backends.calibration import CalibrationSet as Calibration
 
 OUTPUT_CHANNELS = 2 * len(COCO17)
 STRIDE = 32  # height and width of an input must be multiples of the deepest feature map's stride
@@ -50,13 +34,10 @@ _FORMAT = 2  # to be counted up when builds change in a way that nothing else in
 class BuildSpec:
     """What is to be built; a UsageError if the parts make no sense, alone or together.
 
+    A dynamic shape leaves batch, height and width open; then `batch_size` and `input_shape` decide nothing.
+
     Attributes:
-        precision: one of `zoo.PRECISIONS`.
-        batch_size: images in one run, if the shape is not dynamic.
-        dynamic_shape: whether batch, height and width are left open.
-        input_shape: (height, width), if the shape is not dynamic.
-        dim_range_min, dim_range_max: least and most (N, 3, H, W) of a dynamic shape, where an engine has to know
-            (MagicMind).
+        dim_range_min, dim_range_max: least and most (N, 3, H, W) of a dynamic shape, for MagicMind.
         float_layers: names of convolutions in the ONNX graph that a qint precision leaves in float; None for the usual
             ones, () for none.
     """
@@ -64,7 +45,7 @@ class BuildSpec:
     precision: str = "force_float32"
     batch_size: int = 1
     dynamic_shape: bool = True
-    input_shape: tuple[int, int] = (zoo.INPUT_SIZE, zoo.INPUT_SIZE)
+    input_shape: tuple[int, int] = (zoo.INPUT_SIZE, zoo.INPUT_SIZE)  # (height, width)
     dim_range_min: tuple[int, int, int, int] = (1, 3, 128, 128)
     dim_range_max: tuple[int, int, int, int] = (64, 3, 2560, 2560)
     float_layers: tuple[str, ...] | None = None
@@ -101,7 +82,7 @@ class BuildSpec:
 
 @dataclass(frozen=True)
 class Latency:
-    """How long something took, over many runs, milliseconds: so many percent took at most p.., and the mean."""
+    """Percentiles and mean of how long something took, over many runs, in milliseconds."""
 
     p50: float
     p90: float
@@ -125,15 +106,12 @@ class Engine(contextlib.AbstractContextManager, abc.ABC):
         facts: the sidecar of the built model, as read at load.
         path: the built model; None if the engine was not loaded from a file.
         name: the backend's.
-        precision: one of `zoo.PRECISIONS`.
         input_type: `float32`, or `uint8` where MagicMind normalizes.
-        dynamic_shape: whether it takes any batch, height and width.
-        batch_size, input_shape: the only batch and (height, width) it takes if not; else None.
+        batch_size, input_shape: the only batch and (height, width) it takes; None if the shape is dynamic.
         max_batch: the most images in one run; None if there is no limit.
     """
 
     path: Path | None = None
-    _layout = "(N, 3, H, W)"
 
     def __init__(self, facts: dict[str, Any]) -> None:
         """Takes over what the sidecar of the built model says."""
@@ -160,7 +138,7 @@ class Engine(contextlib.AbstractContextManager, abc.ABC):
 
         Raises:
             UsageError: this engine does not take such a batch, or it is closed.
-            DataError: the engine failed, or returned something else.
+            DataError: the engine failed.
         """
         if self._closed:
             raise UsageError(f"The {self.name} engine is closed; load it again.")
@@ -169,13 +147,13 @@ class Engine(contextlib.AbstractContextManager, abc.ABC):
         count, height, width = self._sizes(batch)
         wanted = (count, OUTPUT_CHANNELS, height // SCALE, width // SCALE)
         if output.shape != wanted or output.dtype != np.float32:
-            found = f"{_describe(output)} instead of {wanted} float32"
+            found = f"{output.shape} {output.dtype} instead of {wanted} float32"
             raise DataError(f"The {self.name} engine returned {found}; build it again.")
         return output
 
     def batch_shape(self, count: int, height: int, width: int) -> tuple[int, int, int, int]:
         """Returns the shape of a batch of so many images, as `run` takes it."""
-        return count, 3, height, width
+        return (count, height, width, 3) if self.input_type == "uint8" else (count, 3, height, width)
 
     def close(self) -> None:
         """Gives memory and device back; `run` is over then."""
@@ -196,11 +174,13 @@ class Engine(contextlib.AbstractContextManager, abc.ABC):
 
     def _sizes(self, batch: np.ndarray) -> tuple[int, int, int]:
         """Returns images, height and width of a batch with four dimensions."""
-        return batch.shape[0], batch.shape[2], batch.shape[3]
+        height = 1 if self.input_type == "uint8" else 2
+        return batch.shape[0], batch.shape[height], batch.shape[height + 1]
 
     def _check(self, batch: np.ndarray) -> None:
         if self.dynamic_shape:
-            wanted = f"{self._layout} {self.input_type}, H and W multiples of {STRIDE}"
+            layout = "(N, H, W, 3)" if self.input_type == "uint8" else "(N, 3, H, W)"
+            wanted = f"{layout} {self.input_type}, H and W multiples of {STRIDE}"
             fits = batch.ndim == 4 and batch.size and batch.shape == self.batch_shape(*self._sizes(batch))
             fits = fits and not any(side % STRIDE for side in self._sizes(batch)[1:])
         else:
@@ -208,29 +188,27 @@ class Engine(contextlib.AbstractContextManager, abc.ABC):
             wanted = f"{fixed} {self.input_type}, for which it was built"
             fits = batch.shape == fixed
         if not fits or batch.dtype != self.input_type:
-            raise UsageError(f"The {self.name} engine takes {wanted}, not {_describe(batch)}.")
+            raise UsageError(f"The {self.name} engine takes {wanted}, not {batch.shape} {batch.dtype}.")
 
 
 class Backend(abc.ABC):
-    """An inference engine's library: whether it is here, what it can build, how to load that.
+    """An inference engine's library: whether it is here, what it can build, how to load that."""
 
-    Attributes:
-        name: as `backends.get` knows it.
-        opset: of the ONNX file that it builds from.
-        on_cpu: whether the CPU computes, as device 0; otherwise devices are cards.
-    """
+    name: str  # as `backends.get` knows it; of its Python package too, where it is not overridden
+    opset = 17  # of the ONNX file that it builds from
+    on_cpu = True  # the CPU computes, as device 0; otherwise devices are cards
 
-    name: str
-    opset = 17
-    on_cpu = True
-
-    @abc.abstractmethod
     def is_available(self) -> tuple[bool, str]:
         """Returns whether it can run here, and if not, why and what to do."""
+        try:
+            importlib.import_module(self.name)
+        except ImportError as error:
+            return False, f"{error}; install {self.name}"
+        return True, ""
 
-    @abc.abstractmethod
     def version(self) -> str:
-        """Returns the library's version; only if available."""
+        """Returns the library's version, without the build's number; only if available."""
+        return importlib.import_module(self.name).__version__.split("-")[0]
 
     @abc.abstractmethod
     def precisions(self) -> tuple[str, ...]:
@@ -246,16 +224,13 @@ class Backend(abc.ABC):
         """Turns an exported network into this engine's form, or finds the one built before.
 
         A built model is used again only if everything that decides its content is the same, and if its bytes are
-        still those that were written.
+        still those that were written. Its sidecar lies beside it.
 
         Args:
             onnx_path: a file made by `export.export`, with its sidecar.
             spec: what to build.
-            calibration: images to calibrate with, for the qint precisions; the others do without.
+            calibration: images to calibrate with, for the qint precisions.
             out: the file to write; None for the name that the sample gives it (`paths.engine_file`).
-
-        Returns:
-            The built model; its sidecar lies beside it.
 
         Raises:
             UsageError: the backend does not build that precision.
@@ -266,11 +241,12 @@ class Backend(abc.ABC):
         if not spec.needs_calibration:
             calibration = None
         source = exported(onnx_path)
+        model, weights = source["model"], source["weights"]
         decides = {
             "backend": self.name,
             "backend_version": self.version(),
-            "model": source["model"],
-            "weights": source["weights"],
+            "model": model,
+            "weights": weights,
             "onnx_sha256": source["sha256"],
             "input_type": "float32",
             "precision": spec.precision,
@@ -282,13 +258,7 @@ class Backend(abc.ABC):
             **self._decides(spec),
         }
         path = out or paths.engine_file(
-            source["model"],
-            source["weights"],
-            self.name,
-            spec.precision,
-            spec.dynamic_shape,
-            spec.batch_size,
-            decides["input_type"],
+            model, weights, self.name, spec.precision, spec.dynamic_shape, spec.batch_size, decides["input_type"]
         )
         if not artifacts.is_current(path, decides):
             start = time.perf_counter()
@@ -299,11 +269,7 @@ class Backend(abc.ABC):
         return path
 
     def load(self, path: str | os.PathLike[str], device_id: int = 0) -> Engine:
-        """Loads a built model.
-
-        Args:
-            path: what `build` returned.
-            device_id: number of the card; 0 on a CPU.
+        """Loads what `build` returned, onto a card by its number; a CPU is device 0.
 
         Raises:
             UsageError: the model is another backend's, or there is no such device.
@@ -341,8 +307,7 @@ class Backend(abc.ABC):
     def require_device(self, device_id: int) -> None:
         """Raises a UsageError if there is no such device."""
         if device_id != 0:
-            here = f"The {self.name} backend runs on the CPU, which is device 0"
-            raise UsageError(f"{here}; there is no device {device_id}.")
+            raise UsageError(f"The {self.name} backend runs on the CPU, device 0; there is no device {device_id}.")
 
     def _decides(self, spec: BuildSpec) -> dict[str, Any]:
         """Returns what else decides a built model's content, for its sidecar."""
@@ -387,7 +352,3 @@ def _is_complete(facts: dict[str, Any]) -> bool:
 def _are_counts(values: Any, length: int) -> bool:
     """Tells whether these are so many whole numbers from 1; True, which Python takes for 1, is not one."""
     return len(values) == length and all(type(value) is int and value >= 1 for value in values)
-
-
-def _describe(array: np.ndarray) -> str:
-    return f"{tuple(array.shape)} {array.dtype}"

@@ -4,10 +4,9 @@
     path = backend.build(onnx_path, BuildSpec("qint8_mixed_float16"), calibration)
     with backend.load(path, device_id=0) as engine: ...
 
-Which calls there are, in which order, and how each reports a failure is gathered from public code (docs/mlu.md).
-Where public code does not tell, this module takes the way that works under every reading: it checks every result,
-catches whatever a call raises, copies what comes out of the card, and lets go of everything in the order in which
-Cambricon's own samples do.
+The calls, their order and their ways to report a failure are gathered from public code (docs/mlu.md). Where that does
+not tell, this module checks every result, catches whatever a call raises, copies what comes out of the card, and lets
+go of everything in the order of Cambricon's own samples.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import itertools
 import json
 import threading
 import weakref
@@ -61,19 +61,12 @@ EXPLAINED: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Options:
-    """The options of this backend alone; a UsageError if one makes no sense.
+    """The options of this backend alone; a UsageError if one makes no sense."""
 
-    Attributes:
-        mlu_arch: what to compile for, one or several, each `mtp_372` or, with the numbers of clusters, `mtp_372:6,8`.
-        device_id: the card that calibration runs on.
-        weight_granularity: of the qint precisions' weights, one of `GRANULARITIES`; the sample's is `per_tensor`.
-        uint8_input: let the card normalize: the engine takes images as they are, (N, H, W, 3) uint8 BGR.
-    """
-
-    mlu_arch: str | Sequence[str] = "mtp_372"
-    device_id: int = 0
-    weight_granularity: str = "per_axis"
-    uint8_input: bool = False
+    mlu_arch: str | Sequence[str] = "mtp_372"  # one or several to compile for; with numbers of clusters: mtp_372:6,8
+    device_id: int = 0  # the card that calibration runs on
+    weight_granularity: str = "per_axis"  # of the qint precisions; the sample's is per_tensor
+    uint8_input: bool = False  # the card normalizes: the engine takes images as they are, (N, H, W, 3) uint8 BGR
 
     def __post_init__(self) -> None:
         """Checks everything."""
@@ -89,9 +82,8 @@ class Options:
         return [_arch(text) for text in ([self.mlu_arch] if isinstance(self.mlu_arch, str) else self.mlu_arch)]
 
 
-def builder_config(spec: BuildSpec, options: Options | None = None) -> dict[str, Any]:
-    """Returns the settings of MagicMind's BuilderConfig, of which `json.dumps` is what goes to the card."""
-    options = options or Options()
+def builder_config(spec: BuildSpec, options: Options = Options()) -> dict[str, Any]:
+    """Returns the settings of MagicMind's BuilderConfig, which goes to the card as JSON."""
     config: dict[str, Any] = {
         "archs": [{name: clusters} for name, clusters in options.archs()],
         "graph_shape_mutable": spec.dynamic_shape,
@@ -129,9 +121,8 @@ class MagicMindBackend(Backend):
     opset = 11  # the newest that MagicMind's parser is known to read
     on_cpu = False
 
-    def __init__(self, options: Options | None = None) -> None:
-        """Keeps the options."""
-        self.options = options or Options()
+    def __init__(self, options: Options = Options()) -> None:
+        self.options = options
 
     def configured(self, **options: Any) -> MagicMindBackend:
         """Returns this backend with other options, see `Options`."""
@@ -147,19 +138,15 @@ class MagicMindBackend(Backend):
         except ModuleNotFoundError as error:
             if error.name != "magicmind":
                 return False, f"magicmind does not load, {error}; use the container as Cambricon ships it"
-            return False, (
-                "there is no magicmind package in this Python; work in a MagicMind container, see docs/mlu.md, "
-                "or try its calls without a card by --simulate"
-            )
+            cure = "work in a MagicMind container, see docs/mlu.md, or try its calls without a card by --simulate"
+            return False, f"there is no magicmind package in this Python; {cure}"
         except ImportError as error:  # a library of the toolkit or of the driver
             return False, f"magicmind does not load, {error}; check NEUWARE_HOME, LD_LIBRARY_PATH and the driver"
         except DataError as error:
             return False, str(error).rstrip(".")
         if cards < 1:
-            return False, (
-                "magicmind sees no MLU card; give the container --device=/dev/cambricon_dev0 and "
-                "--device=/dev/cambricon_ctl, and check the driver with cnmon"
-            )
+            cure = "give the container --device=/dev/cambricon_dev0 and --device=/dev/cambricon_ctl"
+            return False, f"magicmind sees no MLU card; {cure}, and check the driver with cnmon"
         return True, ""
 
     def version(self) -> str:
@@ -177,10 +164,8 @@ class MagicMindBackend(Backend):
             raise UsageError(f"There is no device {device_id}; this machine has {cards} MLU card(s), counted from 0.")
 
     def _decides(self, spec: BuildSpec) -> dict[str, Any]:
-        facts: dict[str, Any] = {"builder_config": builder_config(spec, self.options)}
-        if self.options.uint8_input:
-            facts["input_type"] = "uint8"
-        return facts
+        input_type = {"input_type": "uint8"} if self.options.uint8_input else {}
+        return {"builder_config": builder_config(spec, self.options), **input_type}
 
     def _build(self, onnx_path: Path, spec: BuildSpec, calibration: Calibration | None, out: Path) -> None:
         """Parses, sets input dimensions and configuration, calibrates if the precision needs it, builds, writes."""
@@ -236,12 +221,6 @@ class MagicMindEngine(Engine):
         for part in self._PARTS:
             setattr(self, part, None)
         super().__init__(facts)
-        if self.input_type == "uint8":
-            self._layout = "(N, H, W, 3)"
-        self._range = None
-        if self.dynamic_shape:
-            self._range = tuple(facts["shapes"]["dim_range_min"]), tuple(facts["shapes"]["dim_range_max"])
-        self._archs = json.dumps(facts.get("builder_config", {}).get("archs"))
         self._lock = threading.Lock()
         try:
             with _calls(f"loading {path.name}"):
@@ -262,7 +241,8 @@ class MagicMindEngine(Engine):
             self._device = mm.Device()
             self._device.id = device_id
             self._activate()
-            self._engine = _made(self._model.create_i_engine(), f"loading {path.name}, built for {self._archs},")
+            archs = json.dumps(self.facts.get("builder_config", {}).get("archs"))
+            self._engine = _made(self._model.create_i_engine(), f"loading {path.name}, built for {archs},")
             self._context = _made(self._engine.create_i_context(), "making a context")
             self._queue = _made(self._device.create_queue(), "making a queue")
             self._inputs = _made(self._context.create_inputs(), "making the input")
@@ -274,20 +254,12 @@ class MagicMindEngine(Engine):
             _ok(self._device.active(), f"activating card {self._device.id}")
             _THREAD.engine = weakref.ref(self)
 
-    def batch_shape(self, count: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """Returns the shape of a batch of so many images, as `run` takes it."""
-        return (count, height, width, 3) if self.input_type == "uint8" else (count, 3, height, width)
-
-    def _sizes(self, batch: np.ndarray) -> tuple[int, int, int]:
-        height = 1 if self.input_type == "uint8" else 2
-        return batch.shape[0], batch.shape[height], batch.shape[height + 1]
-
     def _check(self, batch: np.ndarray) -> None:
         """Refuses also what the card would: sizes outside the range that the model was built for."""
         super()._check(batch)
-        if self._range is None:
+        if not self.dynamic_shape:
             return
-        least, most = self._range
+        least, most = self.facts["shapes"]["dim_range_min"], self.facts["shapes"]["dim_range_max"]
         count, height, width = self._sizes(batch)
         if any(not low <= size <= high for low, size, high in zip(least, (count, 3, height, width), most)):
             raise DataError(
@@ -318,21 +290,17 @@ class MagicMindEngine(Engine):
             setattr(self, part, None)
 
 
-# ---------------------------------------------------------------------------------------------- calibration
-
-
 def _calibrate(
     mm: ModuleType, network: Any, config: Any, calibration: Calibration, spec: BuildSpec, device_id: int
 ) -> None:
     """Lets MagicMind learn the ranges of activations; they become part of the network."""
-    if calibration.method not in _ALGORITHMS:
-        raise UsageError(
-            f"MagicMind cannot calibrate by {calibration.method!r}; {did_you_mean(calibration.method, _ALGORITHMS)}."
-        )
+    method = calibration.method
+    if method not in _ALGORITHMS:
+        raise UsageError(f"MagicMind cannot calibrate by {method!r}; {did_you_mean(method, _ALGORITHMS)}.")
     images = _calibration_data(mm, calibration, spec)
     calibrator = mm.Calibrator([images])
-    algorithm = getattr(mm.QuantizationAlgorithm, _ALGORITHMS[calibration.method])
-    _ok(calibrator.set_quantization_algorithm(algorithm), f"choosing to calibrate by {calibration.method}")
+    algorithm = getattr(mm.QuantizationAlgorithm, _ALGORITHMS[method])
+    _ok(calibrator.set_quantization_algorithm(algorithm), f"choosing to calibrate by {method}")
     with mm.System():
         device = mm.Device()
         device.id = device_id
@@ -350,17 +318,14 @@ def _calibration_data(mm: ModuleType, calibration: Calibration, spec: BuildSpec)
     """Returns the set as MagicMind asks for it: image after image, from the start again after `reset`."""
 
     class Images(mm.CalibDataInterface):
-        """One (N, 3, h, w) float32 sample at a time.
-
-        There is a sample from the start, so that no order of calls finds none.
-        """
+        """One (N, 3, h, w) float32 sample at a time."""
 
         def __init__(self) -> None:
             super().__init__()
             self.error: DataError | UsageError | None = None
             self.given = 0
             self._samples = _samples(calibration, spec)
-            self._sample = next(_samples(calibration, spec), None)
+            self._sample = next(_samples(calibration, spec), None)  # from the start: no order of calls finds none
             if self._sample is None:
                 raise DataError("The calibration set is empty; give it images.")
 
@@ -392,32 +357,22 @@ def _calibration_data(mm: ModuleType, calibration: Calibration, spec: BuildSpec)
 
 
 def _samples(calibration: Calibration, spec: BuildSpec) -> Iterator[np.ndarray]:
-    """Yields the set's images as samples that fit the network, (N, 3, h, w) float32, C-contiguous.
+    """Yields samples that fit the network, (N, 3, h, w) float32, C-contiguous.
 
     A network of variable shape takes each image in its own shape. One of fixed shape takes whole batches; the last is
     filled up by its own last image.
     """
-    if spec.dynamic_shape:
-        for image in calibration.batches():
-            yield np.ascontiguousarray(image, np.float32)
-        return
-    waiting: list[np.ndarray] = []
-    for image in calibration.batches():
-        if image.shape[2:] != tuple(spec.input_shape):
-            raise UsageError(
-                f"A calibration image fills {_by(image.shape[2:])}, but the model is to be built for "
-                f"{_by(spec.input_shape)} (height x width) only; make the set of that shape."
-            )
-        waiting.append(image)
-        if len(waiting) == spec.batch_size:
-            yield np.ascontiguousarray(np.concatenate(waiting), np.float32)
-            waiting = []
-    if waiting:
-        waiting += waiting[-1:] * (spec.batch_size - len(waiting))
+    images = iter(calibration.batches())
+    size = 1 if spec.dynamic_shape else spec.batch_size
+    for waiting in iter(lambda: list(itertools.islice(images, size)), []):
+        for image in waiting:
+            if not spec.dynamic_shape and image.shape[2:] != tuple(spec.input_shape):
+                raise UsageError(
+                    f"A calibration image fills {_by(image.shape[2:])}, but the model is to be built for "
+                    f"{_by(spec.input_shape)} (height x width) only; make the set of that shape."
+                )
+        waiting += waiting[-1:] * (size - len(waiting))
         yield np.ascontiguousarray(np.concatenate(waiting), np.float32)
-
-
-# -------------------------------------------------------------------------------------- calls that can fail
 
 
 def _ok(status: Any, step: str) -> None:
@@ -443,8 +398,7 @@ def _calls(step: str) -> Iterator[None]:
     except (DataError, UsageError):
         raise
     except Exception as error:
-        line = first_line(error)
-        raise DataError(f"MagicMind raised {type(error).__name__} at {step}: {line}.") from error
+        raise DataError(f"MagicMind raised {type(error).__name__} at {step}: {first_line(error)}.") from error
 
 
 def _runtime() -> ModuleType:
@@ -465,7 +419,7 @@ def _refuse_model(mm: ModuleType, model: Any, path: Path, input_type: str) -> No
 
 
 def _input_dims(spec: BuildSpec) -> list[int]:
-    """Returns the input's dimensions before the build: of a fixed shape, else some of the range, as the sample does."""
+    """Returns the input's dimensions before the build; of a dynamic shape some inside its range, as in the sample."""
     if not spec.dynamic_shape:
         return [spec.batch_size, 3, *spec.input_shape]
     usual = (1, 3, zoo.INPUT_SIZE, zoo.INPUT_SIZE)

@@ -4,8 +4,8 @@
     timing = mm_run.measure(tool, built, (8, 3, 512, 512), device_id=0)
     timing.images_per_s, timing.latency.p50, timing.log
 
-Two releases of the tool are in use, which differ in a flag and in what they print; both are understood. A run counts
-only if the tool ended well, printed its figures, and these agree with each other.
+Two releases are in use, with another flag and other output; both are understood. A run counts only if the tool ended
+well, printed its figures, and these agree with each other.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from helpers import artifacts, paths
 from helpers.backends.base import Latency
 from helpers.errors import DataError
 
-# Whole numbers, decimals, and what C++ streams make of large or small ones: 1.2e+06.
-_NUMBER = r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
+_NUMBER = r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"  # C++ streams print large ones as 1.2e+06
 _SUMMARY = (
     rf"\s*min:\s*{_NUMBER}\s+max:\s*{_NUMBER}\s+mean:\s*{_NUMBER}\s+median:\s*{_NUMBER}"
     rf"\s+percentile:\s*\(90%\)\s*{_NUMBER}\s+\(95%\)\s*{_NUMBER}\s+\(99%\)\s*{_NUMBER}"
@@ -53,30 +52,20 @@ _LIMIT_S = 1800  # thousand runs of the largest network take a minute
 
 @dataclass(frozen=True)
 class CardTiming:
-    """What `mm_run` found.
+    """The figures of `mm_run`."""
 
-    Attributes:
-        latency: of one run on the card, without copies to and from it.
-        images_per_s: throughput, with copies and runs overlapped.
-        batch_size: pictures per run.
-        input_shape: (N, 3, H, W), or (N, H, W, 3) if the model takes uint8.
-        runs: how many were timed.
-        log: what the tool printed.
-    """
-
-    latency: Latency
-    images_per_s: float
+    latency: Latency  # of one run on the card, without copies to and from it
+    images_per_s: float  # with copies and runs overlapped
     batch_size: int
-    input_shape: tuple[int, int, int, int]
-    runs: int
-    log: Path
+    input_shape: tuple[int, int, int, int]  # (N, 3, H, W), or (N, H, W, 3) if the model takes uint8
+    runs: int  # those that were timed
+    log: Path  # what the tool printed
 
 
 def find() -> Path | None:
-    """The tool: in `MM_RUN_PATH` (itself or its folder), `$NEUWARE_HOME/bin`, on `PATH`, or where the toolkit goes."""
+    """Returns the tool: in `MM_RUN_PATH` (itself or its folder), `$NEUWARE_HOME/bin`, or on `PATH`."""
     home = Path(os.environ.get("NEUWARE_HOME", "/usr/local/neuware"))
-    places = [os.environ.get("MM_RUN_PATH"), home / "bin"]
-    for place in filter(None, places):
+    for place in filter(None, (os.environ.get("MM_RUN_PATH"), home / "bin")):
         for candidate in (Path(place), Path(place) / "mm_run"):
             if candidate.is_file() and os.access(str(candidate), os.X_OK):
                 return candidate
@@ -85,7 +74,7 @@ def find() -> Path | None:
 
 
 def log_file(built: str | os.PathLike[str], shape: Sequence[int]) -> Path:
-    """Where the output of a run goes: one file for each network, weights, precision and input shape."""
+    """Returns where a run's output goes: a file for each network, weights, precision and input shape."""
     built = Path(built)
     size = "x".join(str(side) for side in shape)
     return paths.output() / "mm_run" / f"{built.parent.parent.name}_{built.name}_{size}.log"
@@ -94,17 +83,9 @@ def log_file(built: str | os.PathLike[str], shape: Sequence[int]) -> Path:
 def measure(
     tool: Path, built: str | os.PathLike[str], shape: tuple[int, int, int, int], device_id: int = 0, runs: int = RUNS
 ) -> CardTiming:
-    """Times a built model.
+    """Times a built model with input of a shape, (N, 3, H, W), or (N, H, W, 3) if it takes uint8.
 
-    Args:
-        tool: from `find`.
-        built: the built model.
-        shape: (N, 3, H, W) of the input, or (N, H, W, 3) if that is uint8.
-        device_id: the card.
-        runs: least number of runs; the tool goes on for at least three seconds.
-
-    Returns:
-        The figures; the tool's output is kept in `log_file`, whether or not the run went well.
+    The tool goes on for at least three seconds. Its output is kept in `log_file`, whether or not the run went well.
 
     Raises:
         DataError: the tool failed, took too long, or printed no or contradictory figures; names the log.
@@ -131,18 +112,11 @@ def measure(
 def parse(text: str, shape: tuple[int, int, int, int], log: Path) -> CardTiming:
     """Reads the output of a run, of either release.
 
-    Args:
-        text: standard output and standard error.
-        shape: (N, 3, H, W) of the input, or (N, H, W, 3) if that is uint8.
-        log: where the text is kept.
-
     Raises:
         DataError: a figure is missing, or throughput is not what runs and time make of it.
     """
-    throughput, runs, seconds = (
-        _figure(pattern, text, name)
-        for pattern, name in ((_THROUGHPUT, "throughput"), (_RUNS, "number of runs"), (_WALL, "wall time"))
-    )
+    throughput = _figure(_THROUGHPUT, text, "throughput")
+    runs, seconds = _figure(_RUNS, text, "number of runs"), _figure(_WALL, text, "wall time")
     found = next(filter(None, (pattern.search(text) for pattern in _LATENCY)), None)
     if found is None:
         raise DataError("mm_run printed no latency.")
@@ -159,10 +133,9 @@ def parse(text: str, shape: tuple[int, int, int, int], log: Path) -> CardTiming:
 
 def _batch_flag(tool: Path) -> str:
     """`--batch_size`, or `--batch` of the older release. Both end, and not well, at a flag that they do not know."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     try:
-        done = subprocess.run(
-            [str(tool), "--help"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_LIMIT_S, check=False
-        )
+        done = subprocess.run([str(tool), "--help"], **pipes, timeout=_LIMIT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise DataError(f"{tool} does not run: {error}.") from error
     synopsis = done.stdout.decode("utf-8", errors="replace")
@@ -170,7 +143,7 @@ def _batch_flag(tool: Path) -> str:
 
 
 def _run(command: Sequence[str], log: Path) -> int | None:
-    """Runs a command with all that it prints in a file, after the command itself; its exit status, None if too slow."""
+    """Runs a command, with it and all that it prints in a file; returns its exit status, None if too slow."""
     with artifacts.atomic_write(log) as part, part.open("wb") as file:
         file.write((" ".join(command) + "\n").encode("utf-8"))
         file.flush()
@@ -188,6 +161,6 @@ def _figure(pattern: re.Pattern, text: str, name: str) -> float:
 
 
 def _last_line(text: str) -> str:
-    """What was printed last, after the line with the command itself."""
+    """Returns what was printed last, after the line with the command itself."""
     lines = [line.strip() for line in text.splitlines()[1:] if line.strip()]
     return lines[-1].rstrip(".") if lines else "it printed nothing"

@@ -1,9 +1,8 @@
 """ONNX Runtime on the CPU: the default engine, which runs anywhere.
 
-The built model is again an ONNX file, without the extension. In float32 it is optimized ahead of time, up to the level
-whose result does not depend on the machine; what does (memory layout) is done while loading. In the other precisions it
-is as `quantize` writes it, and all optimizations come with loading: float16 weights would grow back to 32 bits
-otherwise.
+The built model is an ONNX file, without the extension. In float32 it is optimized ahead of time, up to the level whose
+result does not depend on the machine; memory layout, which does, is chosen at load. In the other precisions it is as
+`quantize` writes it, and optimized only at load: float16 weights would grow back to 32 bits otherwise.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 
+from helpers import zoo
 from helpers.backends import quantize
 from helpers.backends.base import Backend, BuildSpec, Engine, threads
 from helpers.errors import DataError, first_line
@@ -30,20 +30,6 @@ class OnnxRuntimeBackend(Backend):
     """Builds and loads models for ONNX Runtime's CPU kernels."""
 
     name = "onnxruntime"
-
-    def is_available(self) -> tuple[bool, str]:
-        """Tells whether the `onnxruntime` package can be imported."""
-        try:
-            import onnxruntime  # noqa: F401
-        except ImportError as error:
-            return False, f"{error}; install onnxruntime"
-        return True, ""
-
-    def version(self) -> str:
-        """Returns the version of `onnxruntime`."""
-        import onnxruntime
-
-        return onnxruntime.__version__
 
     def precisions(self) -> tuple[str, ...]:
         """Returns those that have a recipe."""
@@ -98,10 +84,7 @@ def _force_float16(onnx_path: Path, spec: BuildSpec, calibration: Calibration | 
 _RECIPES: dict[str, Callable[[Path, BuildSpec, Calibration | None, Path], None]] = {
     "force_float32": _force_float32,
     "force_float16": _force_float16,
-    "qint8_mixed_float16": quantize.quantize_file,
-    "qint8_mixed_float32": quantize.quantize_file,
-    "qint16_mixed_float16": quantize.quantize_file,
-    "qint16_mixed_float32": quantize.quantize_file,
+    **{precision: quantize.quantize_file for precision in zoo.PRECISIONS if precision.startswith("qint")},
 }
 
 

@@ -1,10 +1,7 @@
 """OpenVINO on the CPU: a second engine, which computes in bfloat16 or int8 where the processor can.
 
-A built model is OpenVINO's own form of the graph: a description and the weights, which OpenVINO keeps in two files
-and which are put here into one, an uncompressed zip file. It suits every CPU; what depends on the machine is done while
-loading.
-
-What the names mean here:
+A built model is an uncompressed zip file of the two that OpenVINO writes, description and weights. It suits every CPU;
+what depends on the machine is done at load.
 
 | precision | weights in the file | computation |
 | --- | --- | --- |
@@ -12,8 +9,7 @@ What the names mean here:
 | `force_float16` | float16 | as the CPU allows: float16 (AVX512-FP16, AMX-FP16), else bfloat16, else float32 |
 | `qint8_mixed_*` | int8 | int8, and what is not quantized as above |
 
-So on many servers `force_float16` means bfloat16, which has 8 significant bits where float16 has 11: its errors are
-not those of a card's float16.
+So on many servers `force_float16` means bfloat16, with 8 significant bits instead of 11: its errors are not a card's.
 """
 
 from __future__ import annotations
@@ -52,20 +48,6 @@ class OpenVinoBackend(Backend):
     """Builds and loads models for OpenVINO's CPU plugin."""
 
     name = "openvino"
-
-    def is_available(self) -> tuple[bool, str]:
-        """Tells whether the `openvino` package can be imported."""
-        try:
-            import openvino  # noqa: F401
-        except ImportError as error:
-            return False, f"{error}; install openvino"
-        return True, ""
-
-    def version(self) -> str:
-        """Returns the version of `openvino`, without the build's number."""
-        import openvino
-
-        return openvino.__version__.split("-")[0]
 
     def precisions(self) -> tuple[str, ...]:
         """Returns those that its CPU kernels have: none of 16-bit integers."""

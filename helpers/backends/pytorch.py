@@ -1,7 +1,4 @@
-"""PyTorch on the CPU: the reference that the other engines are compared with; needs torch and mmpose.
-
-It runs mmpose's network as it is. A built model is the network's weights, in a file of tensors only.
-"""
+"""PyTorch on the CPU, the reference: mmpose's network as it is; a built model is its weights, tensors only."""
 
 from __future__ import annotations
 
@@ -36,9 +33,7 @@ class PyTorchBackend(Backend):
 
     def version(self) -> str:
         """Returns the version of torch."""
-        import torch
-
-        return str(torch.__version__)
+        return str(importlib.import_module("torch").__version__)
 
     def precisions(self) -> tuple[str, ...]:
         """Returns float32 only: it is the reference."""

@@ -44,25 +44,15 @@ _TOPK_BLOCK = 4096  # pixels compared at once with the lowest of the best
 
 @dataclass(frozen=True)
 class DecodeConfig:
-    """Thresholds and steps of decoding; the defaults are the official `test_cfg` of all three networks.
+    """Thresholds and steps of decoding; the defaults are the official `test_cfg` of all three networks."""
 
-    Attributes:
-        max_num_people: Most candidates per keypoint (and people, if `ignore_too_much`).
-        detection_threshold: A peak must exceed this heat, >= 0.
-        tag_threshold: A keypoint joins a person if its tag is nearer than this to the person's mean tag.
-        use_detection_val: Match by rounded tag distance, hotter keypoints first; otherwise by distance only.
-        ignore_too_much: Let nobody join or found a person beyond the first `max_num_people`.
-        adjust: Move keypoints a quarter pixel towards the higher neighbor.
-        refine: Fill in missing keypoints at the most likely place.
-    """
-
-    max_num_people: int = 30
-    detection_threshold: float = 0.1
-    tag_threshold: float = 1.0
-    use_detection_val: bool = True
-    ignore_too_much: bool = False
-    adjust: bool = True
-    refine: bool = True
+    max_num_people: int = 30  # most candidates per keypoint (and people, if `ignore_too_much`)
+    detection_threshold: float = 0.1  # a peak must exceed this heat, >= 0
+    tag_threshold: float = 1.0  # a keypoint joins a person if its tag is nearer than this to the person's mean tag
+    use_detection_val: bool = True  # match by rounded tag distance, hotter keypoints first; else by distance only
+    ignore_too_much: bool = False  # nobody joins or founds a person beyond the first `max_num_people`
+    adjust: bool = True  # move keypoints a quarter pixel towards the higher neighbor
+    refine: bool = True  # fill in missing keypoints at the most likely place
 
     def __post_init__(self) -> None:
         """Raises UsageError if a number is out of range."""
@@ -73,22 +63,15 @@ class DecodeConfig:
 
 
 OFFICIAL = DecodeConfig()
-"""The `test_cfg` of the published accuracy."""
 
 
 @dataclass(frozen=True)
 class Poses:
-    """The people of one image, in MMPose's order.
+    """The people of one image, in MMPose's order."""
 
-    Attributes:
-        keypoints: (P, 17, 3) float32: x, y in pixels of the original image, keypoint score (0: not found).
-        scores: (P,) float32 person score: mean keypoint score before missing keypoints were filled in.
-        tags: (P, S) float32 mean tag of each person; S is 2 with the flip test, else 1.
-    """
-
-    keypoints: np.ndarray
-    scores: np.ndarray
-    tags: np.ndarray
+    keypoints: np.ndarray  # (P, 17, 3) float32: x, y in pixels of the original image, keypoint score (0: not found)
+    scores: np.ndarray  # (P,) float32: mean keypoint score before missing keypoints were filled in
+    tags: np.ndarray  # (P, S) float32 mean tag of each person; S is 2 with the flip test, else 1
 
     def __len__(self) -> int:
         """Number of people."""
@@ -97,22 +80,13 @@ class Poses:
 
 @dataclass(frozen=True)
 class Steps:
-    """The result of every step for one image; x and y are pixels of the upsampled maps.
-
-    Attributes:
-        maps: Step 1, from `align_maps`.
-        peaks: Step 2, from `find_peaks`: 17 arrays (M, 3 + S).
-        grouped: Step 3, from `group_peaks`: (P, 17, 3 + S) float32.
-        adjusted: Step 4, from `adjust_keypoints`; `grouped` if that is switched off.
-        filled: Step 5, from `fill_missing_keypoints`; `adjusted` if that is switched off.
-        poses: As `decode_poses` returns them.
-    """
+    """The result of every step for one image; x and y are pixels of the upsampled maps."""
 
     maps: Maps
-    peaks: list[np.ndarray]
-    grouped: np.ndarray
-    adjusted: np.ndarray
-    filled: np.ndarray
+    peaks: list[np.ndarray]  # 17 arrays (M, 3 + S)
+    grouped: np.ndarray  # (P, 17, 3 + S) float32, as the next two
+    adjusted: np.ndarray  # `grouped` if `adjust` is off
+    filled: np.ndarray  # `adjusted` if `refine` is off
     poses: Poses
 
 
@@ -129,7 +103,7 @@ def decode_poses(
         output: (34, h, w) network output: 17 heatmaps, then 17 tag maps.
         flipped_output: The same for the flipped image, as the network gave it; None without flip test.
         transform: How the image became the network's input; `base_size` must be (4w, 4h).
-        config: Thresholds and steps.
+        config: The thresholds and which steps are taken.
         compiled: True for the steps compiled by numba, False for NumPy; None: compiled once `warm_up` is through.
 
     Raises:
@@ -153,10 +127,7 @@ def decode_poses(
 
 
 def decode_steps(
-    output: np.ndarray,
-    flipped_output: np.ndarray | None,
-    transform: ResizeTransform,
-    config: DecodeConfig = OFFICIAL,
+    output: np.ndarray, flipped_output: np.ndarray | None, transform: ResizeTransform, config: DecodeConfig = OFFICIAL
 ) -> Steps:
     """Decodes one image in NumPy and keeps the result of every step; arguments and errors as in `decode_poses`."""
     maps = align_maps(output, flipped_output)
@@ -166,9 +137,8 @@ def decode_steps(
     adjusted = adjust_keypoints(maps, grouped) if config.adjust else grouped
     filled = fill_missing_keypoints(maps, adjusted) if config.refine else adjusted
     scores = np.array([person[:, 2].mean() for person in adjusted], dtype=np.float32)
-    return Steps(
-        maps, peaks, grouped, adjusted, filled, Poses(to_image(filled, transform), scores, mean_tags(adjusted))
-    )
+    poses = Poses(to_image(filled, transform), scores, mean_tags(adjusted))
+    return Steps(maps, peaks, grouped, adjusted, filled, poses)
 
 
 def _check_base_size(output: np.ndarray, transform: ResizeTransform) -> None:
@@ -183,13 +153,10 @@ def _check_base_size(output: np.ndarray, transform: ResizeTransform) -> None:
 
 
 def warm_up() -> bool:
-    """Makes the compiled steps ready: from then on `decode_poses` uses them.
+    """Makes the compiled steps ready: from then on `decode_poses` uses them; returns whether numba is installed.
 
     Compiling takes half a minute once per machine, loading the compiled code from disk a second or two. Another
     thread may call it while NumPy decodes.
-
-    Returns:
-        Whether numba is installed.
     """
     numba_steps = _numba_steps()
     if numba_steps is not None:
@@ -220,8 +187,7 @@ def _numba_steps() -> ModuleType | None:
 def find_peaks(maps: Maps, config: DecodeConfig = OFFICIAL) -> list[np.ndarray]:
     """Finds the `max_num_people` highest local maxima of each heatmap that exceed `detection_threshold`.
 
-    Returns:
-        17 arrays (M, 3 + S) float64, highest first: x and y (whole numbers), heat, S tags.
+    Returns 17 arrays (M, 3 + S) float64, highest first: x and y (whole numbers), heat, S tags.
     """
     found = []
     for keypoint in range(len(COCO17)):
@@ -275,8 +241,7 @@ def group_peaks(peaks: list[np.ndarray], config: DecodeConfig = OFFICIAL) -> np.
     A peak that joins nobody founds a person, known by the peak's first tag. If two people are founded on exactly
     the same tag, the second replaces the first one's keypoint and tags (a dictionary in MMPose).
 
-    Returns:
-        (P, 17, 3 + S) float32: x, y, heat (0: no such keypoint), S tags.
+    Returns (P, 17, 3 + S) float32: x, y, heat (0: no such keypoint), S tags.
     """
     limit = config.max_num_people if config.ignore_too_much else None
     people: list[np.ndarray] = []
@@ -364,10 +329,7 @@ def fill_missing_keypoints(maps: Maps, people: np.ndarray) -> np.ndarray:
 def to_image(people: np.ndarray, transform: ResizeTransform) -> np.ndarray:
     """Takes (P, 17, 3 + S) people from pixels of the network's input to those of the original image.
 
-    Missing keypoints stand at (0, 0) and are taken along, as in MMPose.
-
-    Returns:
-        (P, 17, 3) float32: x, y, keypoint score.
+    Missing keypoints stand at (0, 0) and are taken along, as in MMPose. Returns (P, 17, 3): x, y, keypoint score.
     """
     extent = np.asarray(transform.scale, dtype=np.float64) * 200.0  # MMPose's unit of scale is 200 pixels
     factor = extent / np.asarray(transform.base_size)

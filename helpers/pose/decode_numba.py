@@ -1,10 +1,8 @@
 """The steps of `decode` in loops that numba compiles: the same names and bits, about a hundred times as fast.
 
-MMPose upsamples all maps and searches the large ones; here hardly a large map is made. Between four neighboring
-samples of the output (a *cell*) lie 4x4 pixels of the upsampled map, each a fixed mix of the four. So samples bound
-pixels, and only the cells that can hold a winner are upsampled, with the rounding of `maps.upsample`.
-
-One thread, without the GIL. Compiled code is kept in `__pycache__`, or where `NUMBA_CACHE_DIR` says.
+Between four neighboring samples of the output (a *cell*) lie 4x4 pixels of the upsampled map, each a fixed mix of the
+four. So samples bound pixels, and only the cells that can hold a winner are upsampled, as by `maps.upsample`. It takes
+one thread, without the GIL; compiled code is kept in `__pycache__`, or where `NUMBA_CACHE_DIR` says.
 """
 
 from __future__ import annotations
@@ -173,10 +171,7 @@ def _peak_margin(above, at, below, left, x, right):
 
 @_compile
 def _samples_near_peaks(heat, row, least, tolerance, high, margin, columns):
-    """Finds the samples of a row whose 4x4 pixels may hold a peak above `least`: fills `columns`, returns how many.
-
-    `high`, `margin` (w,) float32 are scratch.
-    """
+    """Fills `columns` with samples whose 4x4 pixels may hold a peak above `least`; high, margin (w,) are scratch."""
     height, width = heat.shape
     above, at, below = heat[max(row - 1, 0)], heat[row], heat[min(row + 1, height - 1)]
     limit, some = least - tolerance, 0
@@ -227,10 +222,7 @@ def _sift(values, pixels, hole, size, value, pixel):
 
 @_compile
 def _topk(maps, keypoint, reach, values, pixels, filled):
-    """decode._topk of a suppressed heatmap, into `values` and `pixels`, whose first `filled` are taken already.
-
-    While the heap is not full or its lowest is below 0, non-peaks count too, as 0; then only peaks above the lowest.
-    """
+    """decode._topk of a suppressed heatmap, into `values` and `pixels`, whose first `filled` are taken already."""
     heat, size, rim = maps.mean_heat[keypoint], len(values), (reach + 1) // UPSCALE
     (height, width), cells = heat.shape, 2 + 2 * rim
     high, margin, columns = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.int64)
@@ -239,7 +231,7 @@ def _topk(maps, keypoint, reach, values, pixels, filled):
     band = np.empty((UPSCALE, UPSCALE * width), np.float32)
     own = UPSCALE * rim + _HALF  # where the sample's own pixels begin in a block
     for row in range(height):
-        everything = filled < size or values[0] < 0
+        everything = filled < size or values[0] < 0  # then non-peaks count too, as 0
         if everything:
             count, columns[:] = width, np.arange(width)
         else:
@@ -336,7 +328,7 @@ def _mean_tag(members, into):
 
 @_compile
 def _star_one_more(matrix, star):
-    """Primes zeros until one has no starred zero in its row, then stars one row more (steps 4 to 6 of munkres)."""
+    """Primes zeros until one has no starred (assigned) zero in its row, then stars one row more (munkres, 4 to 6)."""
     size = len(star)
     prime, row_covered, column_open = np.full(size, -1), np.zeros(size, np.bool_), np.ones(size, np.bool_)
     column_open[star[star >= 0]] = False
@@ -384,10 +376,7 @@ def _star_one_more(matrix, star):
 
 @_compile
 def _assign(matrix):
-    """Column of each row of an (n, n) float64 cost matrix, least in sum; of equal sums the choice of munkres 1.1.4.
-
-    A *starred* zero is an assignment so far, a *primed* one might become one; lines dealt with are *covered*.
-    """
+    """Column of each row of an (n, n) float64 cost matrix, least in sum; of equal sums the choice of munkres 1.1.4."""
     size = len(matrix)
     star, taken = np.full(size, -1), np.zeros(size, np.bool_)
     for row in range(size):
@@ -497,10 +486,7 @@ def _affinity(heat, tags, person_tags):
 
 @_compile
 def _bound_maps(channels, channel, flipped, tolerance, low, high):
-    """Bounds of the pixels of each tile of a map, into low (unless it is empty) and high (tall, wide).
-
-    A tile's cells lie between the _TILE + 1 rows and columns of samples that end with the last one of the tile.
-    """
+    """Bounds of each tile's pixels, from _TILE + 1 samples a side, into low (unless empty) and high: (tall, wide)."""
     _, height, width = channels.shape
     bottom, top = np.empty(width, np.float32), np.empty(width, np.float32)
     for i in range(high.shape[0]):
@@ -587,8 +573,8 @@ def _search_tile(maps, keypoint, tags, tile_row, tile_column, best, here, lines,
 def _likeliest(maps, keypoint, tags, seeds, heats, lows, highs, bounds, tops, here, lines, blocks):
     """The pixel where heat minus rounded tag distance is highest: branch and bound, the best tile first.
 
-    Peaks, `seeds` (M, 3 + S), are the first guesses; good ones rule out most tiles. heats (tall, wide), lows and highs
-    (S, tall, wide) are from `_bound_maps`; bounds (tall, wide) of the difference and tops (wide,) are scratch.
+    Peaks, `seeds` (M, 3 + S), are the first guesses. heats (tall, wide), lows and highs (S, tall, wide) are from
+    `_bound_maps`; bounds (tall, wide) of the difference and tops (wide,) are scratch.
     """
     width = maps.mean_heat.shape[2]
     best = np.float32(-np.inf), np.int64(0)
@@ -678,9 +664,7 @@ _work = threading.local()  # a thread's mean heatmaps, used again for the next i
 def decode(output, flipped_output, config, keypoints, nms_size, no_match_cost):
     """Takes all steps of `decode.decode_steps` for (2K, h, w) float32 outputs of a `KeypointSet`.
 
-    Returns:
-        (people, scores, tags): (P, K, 3 + S), (P,), (P, S) float32, in pixels of the network's input; None if an
-        output holds NaN or infinity.
+    Returns (P, K, 3 + S) people, (P,) scores and (P, S) tags; None if an output holds NaN or infinity.
     """
     output = np.ascontiguousarray(output)
     flipped = output if flipped_output is None else np.ascontiguousarray(flipped_output)

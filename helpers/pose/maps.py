@@ -20,15 +20,10 @@ NEAR_WEIGHTS = 1.0 - FAR_WEIGHTS.astype(np.float64)
 
 @dataclass(frozen=True)
 class Maps:
-    """Float32 maps of one image (S = 1) or of the image and its flipped copy (S = 2), both upright.
+    """Float32 maps of one image (S = 1) or of the image and its flipped copy (S = 2), both upright."""
 
-    Attributes:
-        sources: (S, 17, h, w) heatmaps.
-        tagmaps: (S, 17, h, w).
-    """
-
-    sources: np.ndarray
-    tagmaps: np.ndarray
+    sources: np.ndarray  # (S, 17, h, w) heatmaps
+    tagmaps: np.ndarray  # (S, 17, h, w)
 
     @property
     def heatmaps(self) -> np.ndarray:
@@ -52,10 +47,6 @@ def align_maps(output: np.ndarray, flipped_output: np.ndarray | None = None) -> 
     Args:
         output: (34, h, w) network output: 17 heatmaps, then 17 tag maps.
         flipped_output: The same for the flipped image, as the network gave it; None without flip test.
-
-    Raises:
-        UsageError: A shape is not (34, h, w), or the two differ.
-        DataError: An output holds NaN or infinity.
     """
     output, flipped_output = check_shapes(output, flipped_output)
     check_finite(output, flipped_output)
@@ -100,21 +91,21 @@ def _average(maps: np.ndarray) -> np.ndarray:
 
 def check_shapes(output: np.ndarray, flipped_output: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
     """Returns both as float32; raises UsageError unless they are (34, h, w) of one size."""
-    output = np.asarray(output)
+    output = np.asarray(output, np.float32)
     channels = 2 * len(COCO17)
     if output.ndim != 3 or len(output) != channels or not output.size:
         raise UsageError(
             f"output must be ({channels}, h, w) of one image, heatmaps before tag maps; its shape is {output.shape}."
         )
     if flipped_output is None:
-        return output.astype(np.float32, copy=False), None
-    flipped_output = np.asarray(flipped_output)
+        return output, None
+    flipped_output = np.asarray(flipped_output, np.float32)
     if flipped_output.shape != output.shape:
         raise UsageError(
             f"flipped_output must have the shape of output, {output.shape}, not {flipped_output.shape}: "
             "run the network on the same image, flipped."
         )
-    return output.astype(np.float32, copy=False), flipped_output.astype(np.float32, copy=False)
+    return output, flipped_output
 
 
 def check_finite(output: np.ndarray, flipped_output: np.ndarray | None) -> None:
