@@ -13,15 +13,14 @@ FOLDER = str(paths.root() / "simulator")
 def _imported() -> dict:
     sys.path.insert(0, FOLDER)
     try:
-        for name in ("runtime.parser", "common.types"):
-            importlib.import_module(f"magicmind.python.{name}")
+        importlib.import_module("magicmind.python.runtime.parser")
     finally:
         sys.path.remove(FOLDER)
     return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "magicmind"}
 
 
 MODULES = _imported()
-runtime, parser, types = (MODULES[f"magicmind.python.{name}"] for name in ("runtime", "runtime.parser", "common.types"))
+runtime, parser = (MODULES[f"magicmind.python.{name}"] for name in ("runtime", "runtime.parser"))
 calibration, config, device, execution, model, network, values = (
     MODULES[f"magicmind.{name}"]
     for name in ("calibration", "config", "device", "execution", "model", "network", "values")

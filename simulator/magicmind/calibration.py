@@ -9,7 +9,7 @@ import numpy as np
 from magicmind.config import BuilderConfig, shape_fault
 from magicmind.device import current
 from magicmind.network import Network
-from magicmind.values import Dims, Misuse, QuantizationAlgorithm, Status, failure, get_datatype_by_numpy, note
+from magicmind.values import DataType, Dims, Misuse, QuantizationAlgorithm, Status, failure, note
 
 # Names of the nearest methods of ONNX Runtime's backend. What eqnm computes is not public; entropy, too, balances what
 # is cut off against what is rounded.
@@ -25,10 +25,7 @@ class CalibDataInterface:
 
 
 class Learnt:
-    """What calibration left in the network: the images, as a calibration set of `helpers`.
-
-    `method` is as ONNX Runtime's backend calls it, `settings` are the configuration at that time.
-    """
+    """A calibration set of `helpers`, left in the network, with the configuration at that time."""
 
     def __init__(self, method: str, settings: Mapping[str, Any]) -> None:
         self.method, self.settings = method, settings
@@ -116,6 +113,6 @@ def _sample_fault(shape: Any, data_type: Any, sample: Any) -> str:
         return "get_sample() gave no C-contiguous array"
     if not isinstance(shape, Dims) or shape.GetDims() != list(sample.shape):
         return f"get_shape() says {shape}, the array has {list(sample.shape)}"
-    if data_type is not get_datatype_by_numpy(sample.dtype) or sample.dtype != np.float32:
+    if data_type is not DataType.FLOAT32 or sample.dtype != np.float32:
         return f"get_data_type() says {data_type}, the array has {sample.dtype}, the input FLOAT32"
     return ""

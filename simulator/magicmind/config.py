@@ -1,4 +1,4 @@
-"""BuilderConfig: JSON in, merged piece by piece; what is not known is refused."""
+"""BuilderConfig: JSON in, once; what is not known is refused."""
 
 from __future__ import annotations
 
@@ -19,26 +19,17 @@ class BuilderConfig:
         self._settings: dict[str, Any] = {}
 
     def parse_from_string(self, text: str) -> Status:
-        """Adds settings to those of earlier calls; in nested objects key by key."""
+        """Takes all settings at once."""
         try:
             piece = json.loads(text)
         except ValueError as error:
             return failure(f"the configuration is not JSON: {error}")
         note("BuilderConfig.parse_from_string", settings=piece)
         fault = _fault(piece, _KEYS, "") or _range_fault(piece.get("dim_range", {}))
-        if fault:
-            return failure(fault)
-        self._settings = merge(self._settings, piece)
+        if fault or self._settings:
+            return failure(fault or "the configuration was filled before")
+        self._settings = piece
         return Status.OK()
-
-
-def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings after another piece."""
-    merged = dict(old)
-    for key, value in new.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both else value
-    return merged
 
 
 def shape_fault(shape: Sequence[int], dims: list[int], settings: Mapping[str, Any]) -> str:
@@ -79,7 +70,7 @@ def _range_fault(ranges: Mapping[str, Any]) -> str:
 
 _BOOLEAN = "true|false"
 _COUNTS = r"\[[1-9]\d*(, [1-9]\d*)*\]"
-_ARCH = rf'("m?tp_\d+"|{{"m?tp_\d+": {_COUNTS}}})'
+_ARCH = rf'{{"m?tp_\d+": {_COUNTS}}}'
 _NUMBERS = r"\[[\d.e+-]+(, [\d.e+-]+){2}\]"
 _LAYOUT = '"(NCHW|NHWC)"'
 

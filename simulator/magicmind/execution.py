@@ -11,7 +11,7 @@ import numpy as np
 from magicmind.config import shape_fault
 from magicmind.device import Device, Queue, current
 from magicmind.network import open_session
-from magicmind.values import DataType, Held, Misuse, Status, failure, get_numpy_dtype_by_datatype, note
+from magicmind.values import DataType, Held, Misuse, Status, failure, note
 
 
 class IEngine(Held):
@@ -101,7 +101,7 @@ class Tensor(Held):
 
     def __init__(self, context: IContext, data_type: DataType, dims: list[int]) -> None:
         super().__init__(context)
-        self._dtype = get_numpy_dtype_by_datatype(data_type)
+        self._dtype = data_type.name.lower()  # as NumPy calls it
         self._dims = dims
         self._is_input = False
         self._array: np.ndarray | None = None

@@ -1,7 +1,6 @@
 """Builder and Model: a configured network becomes ONNX Runtime's file for the same precision, in a wrapping of its own.
 
-A file is a line that says what it is, a line of JSON, and the ONNX file: MagicMind cannot take it for one of its own,
-nor the simulator one of MagicMind's.
+A file is a line that says what it is, a line of JSON, and the ONNX file: MagicMind cannot take it for one of its own.
 """
 
 from __future__ import annotations
@@ -142,10 +141,10 @@ def _compiled(network: Network, settings: dict[str, Any]) -> Model:
     return model
 
 
-def _card_fault(archs: list[Any]) -> str:
+def _card_fault(archs: list[dict[str, list[int]]]) -> str:
     """Says why the card cannot run what was built for these; empty if it can."""
     for entry in archs:
-        name, clusters = (entry, [1]) if isinstance(entry, str) else next(iter(entry.items()))
+        [(name, clusters)] = entry.items()
         if name == device.ARCH:
             fits = min(clusters) <= device.CLUSTERS
             return "" if fits else f"the card has {device.CLUSTERS} clusters, the model was built for {clusters}"

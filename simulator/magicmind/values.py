@@ -121,21 +121,3 @@ class Dims:
     def __repr__(self) -> str:
         """Returns the sizes in brackets, as the real one prints them."""
         return str(self._sizes)
-
-
-_NUMPY = {each: np.dtype(each.name.lower()) for each in DataType if not each.name.startswith("Q")}
-
-
-def get_numpy_dtype_by_datatype(data_type: DataType) -> Any:
-    """Returns NumPy's type for MagicMind's."""
-    if data_type not in _NUMPY:
-        raise Misuse(f"NumPy has no type for {data_type}")
-    return _NUMPY[data_type]
-
-
-def get_datatype_by_numpy(dtype: Any) -> DataType:
-    """Returns MagicMind's type for NumPy's."""
-    found = [data_type for data_type, known in _NUMPY.items() if known == np.dtype(dtype)]
-    if not found:
-        raise Misuse(f"MagicMind has no type for {dtype}")
-    return found[0]

@@ -179,11 +179,8 @@ def test_the_configuration_is_the_samples(
     spec = BuildSpec(precision, dynamic_shape=dynamic_shape, input_shape=(512, 512) if dynamic_shape else (128, 128))
     CALLS.clear()
     backend.build(tiny, spec, pictures(square=not dynamic_shape) if precision == QINT8 else None)
-    merged = {}
-    for call in CALLS:
-        if call.step == "BuilderConfig.parse_from_string":
-            merged = config.merge(merged, call.arguments["settings"])
-    assert merged == sample(precision, dynamic_shape)
+    [settings] = [call.arguments["settings"] for call in CALLS if call.step == "BuilderConfig.parse_from_string"]
+    assert settings == sample(precision, dynamic_shape)
     [dims] = [call.arguments["dims"] for call in CALLS if call.step == "ITensor.set_dimension"]
     assert dims == [1, 3, *spec.input_shape]
 
