@@ -346,7 +346,8 @@ def _is_complete(facts: dict[str, Any]) -> bool:
     needed = {"model", "backend_version", "precision", "input_type", "dynamic_shape", "shapes"}
     if needed - set(facts) or not isinstance(facts["shapes"], dict):
         return False
-    return bool(facts["dynamic_shape"]) or {"batch_size", "input_shape"} <= set(facts["shapes"])
+    named = {"dim_range_min", "dim_range_max"} if facts["dynamic_shape"] else {"batch_size", "input_shape"}
+    return named <= set(facts["shapes"])
 
 
 def _are_counts(values: Any, length: int) -> bool:

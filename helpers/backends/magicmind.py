@@ -202,8 +202,6 @@ class MagicMindBackend(Backend):
             raise UsageError(f"How {spec.precision} calibrates uint8 input is not known; use float32 input.")
 
     def _load(self, path: Path, facts: dict[str, Any], device_id: int) -> Engine:
-        if facts["dynamic_shape"] and {"dim_range_min", "dim_range_max"} - set(facts["shapes"]):
-            raise DataError(f"{artifacts.sidecar(path)} is damaged; build {path.name} again.")
         if facts["backend_version"] != self.version():  # public code never loads a model of another version
             versions = f"{facts['backend_version']}, not {self.version()}"
             raise DataError(f"{path} was built by magicmind {versions}; build it again.")
@@ -236,7 +234,10 @@ class MagicMindEngine(Engine):
     def _open(self, mm: ModuleType, path: Path, device_id: int) -> None:
         self._model = mm.Model()
         _ok(self._model.deserialize_from_file(str(path)), f"reading {path.name}")
-        _refuse_model(mm, self._model, path, self.input_type)
+        found = [*self._model.get_input_data_types(), *self._model.get_output_data_types()]
+        wanted = [getattr(mm.DataType, self.input_type.upper()), mm.DataType.FLOAT32]
+        if found != wanted:
+            raise DataError(f"{path} takes and gives {found} instead of {wanted}; build it again.")
         with mm.System():  # the samples, too, go on using what was made inside after the block
             self._device = mm.Device()
             self._device.id = device_id
@@ -408,14 +409,6 @@ def _runtime() -> ModuleType:
 def _device_count(mm: ModuleType) -> int:
     with _calls("counting the cards"), mm.System() as system:
         return system.device_count()
-
-
-def _refuse_model(mm: ModuleType, model: Any, path: Path, input_type: str) -> None:
-    """Makes sure that a model is one of ours: one input of that type, one float32 output."""
-    found = [*model.get_input_data_types(), *model.get_output_data_types()]
-    wanted = [getattr(mm.DataType, input_type.upper()), mm.DataType.FLOAT32]
-    if found != wanted:
-        raise DataError(f"{path} takes and gives {found} instead of {wanted}; build it again.")
 
 
 def _input_dims(spec: BuildSpec) -> list[int]:

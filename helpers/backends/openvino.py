@@ -60,9 +60,8 @@ class OpenVinoBackend(Backend):
             if spec.needs_calibration:
                 quantized = Path(folder) / "model.onnx"
                 # What is not rounded stays float32 in the file: the hint says what it is computed in.
-                quantize.quantize_file(
-                    onnx_path, dataclasses.replace(spec, precision="qint8_mixed_float32"), calibration, quantized
-                )
+                spec32 = dataclasses.replace(spec, precision="qint8_mixed_float32")
+                quantize.quantize_file(onnx_path, spec32, calibration, quantized)
                 onnx_path = quantized
             members = [Path(folder) / name for name in _MEMBERS]
             try:
@@ -72,7 +71,9 @@ class OpenVinoBackend(Backend):
                 openvino.save_model(model, str(members[0]), compress_to_fp16=_HINTS[spec.precision] == "f16")
             except RuntimeError as error:
                 raise DataError(f"OpenVINO cannot convert {onnx_path}: {_last_line(error)}.") from error
-            _pack(members, out)
+            with zipfile.ZipFile(str(out), "w") as file:  # byte by byte the same for the same files
+                for member in members:
+                    file.writestr(zipfile.ZipInfo(member.name, _EPOCH), member.read_bytes())
 
     def _load(self, path: Path, facts: dict[str, Any], device_id: int) -> Engine:
         config = {
@@ -81,7 +82,9 @@ class OpenVinoBackend(Backend):
             "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch, as the other engines do
         }
         try:
-            return OpenVinoEngine(facts, _core().compile_model(_core().read_model(*_unpack(path)), "CPU", config))
+            with zipfile.ZipFile(str(path)) as file:
+                model = _core().read_model(*(file.read(name) for name in _MEMBERS))
+            return OpenVinoEngine(facts, _core().compile_model(model, "CPU", config))
         except (RuntimeError, KeyError, zipfile.BadZipFile) as error:
             raise DataError(f"OpenVINO cannot read {path}: {_last_line(error)}; build it again.") from error
 
@@ -113,19 +116,6 @@ def _core() -> openvino.Core:
     import openvino
 
     return openvino.Core()
-
-
-def _pack(members: list[Path], out: Path) -> None:
-    """Packs files into one, byte by byte the same for the same files."""
-    with zipfile.ZipFile(str(out), "w") as file:
-        for member in members:
-            file.writestr(zipfile.ZipInfo(member.name, _EPOCH), member.read_bytes())
-
-
-def _unpack(path: Path) -> list[bytes]:
-    """Returns description and weights of a built model."""
-    with zipfile.ZipFile(str(path)) as file:
-        return [file.read(name) for name in _MEMBERS]
 
 
 def _last_line(error: Exception) -> str:

@@ -30,16 +30,6 @@ class Maps:
         """(17, h, w) heatmaps, averaged over the flip test."""
         return _average(self.sources)
 
-    @property
-    def height(self) -> int:
-        """Number of rows of the output, h."""
-        return self.tagmaps.shape[2]
-
-    @property
-    def width(self) -> int:
-        """Number of columns of the output, w."""
-        return self.tagmaps.shape[3]
-
 
 def align_maps(output: np.ndarray, flipped_output: np.ndarray | None = None) -> Maps:
     """Splits outputs into heatmaps and tag maps, and flips those of the flipped image back.

@@ -195,7 +195,7 @@ def tags(image: np.ndarray, maps: Maps, poses: Poses, transform: ResizeTransform
     for points, mean, color in zip(poses.keypoints, poses.tags[:, 0], itertools.cycle(PERSON_COLORS)):
         sure = np.flatnonzero(points[:, 2] > 2 * KEYPOINT_THRESHOLD)
         on_input = points[sure, :2] @ transform.matrix[:, :2].T + transform.matrix[:, 2]
-        column, row = np.clip((on_input / 4).astype(int), 0, [maps.width - 1, maps.height - 1]).T
+        column, row = np.clip((on_input / 4).astype(int), 0, [heat.shape[1] - 1, heat.shape[0] - 1]).T
         dots.axhline(mean, color=color, lw=1, alpha=0.5, zorder=1)
         dots.scatter(sure, maps.tagmaps[0, sure, row, column], s=42, color=color, edgecolor=INK, lw=0.5, zorder=2)
     names = [name.replace("left_", "L ").replace("right_", "R ") for name in COCO17.names]

@@ -135,7 +135,7 @@ def test_missing_keypoint_is_put_at_the_likeliest_place(decode_poses):
 def test_aligned_maps():
     output = np.random.default_rng(1).normal(size=(34, HEIGHT, WIDTH)).astype(np.float32)
     one, both = align_maps(output), align_maps(output, flip(output))
-    assert (both.height, both.width) == (HEIGHT, WIDTH)
+    assert both.tagmaps.shape == (2, 17, HEIGHT, WIDTH)
     for aligned in (one, both):
         np.testing.assert_array_equal(aligned.heatmaps, output[:17])
         np.testing.assert_array_equal(aligned.tagmaps, np.stack([output[17:]] * len(aligned.sources)))
