@@ -82,8 +82,9 @@ class Options:
         return [_arch(text) for text in ([self.mlu_arch] if isinstance(self.mlu_arch, str) else self.mlu_arch)]
 
 
-def builder_config(spec: BuildSpec, options: Options = Options()) -> dict[str, Any]:
+def builder_config(spec: BuildSpec, options: Options | None = None) -> dict[str, Any]:
     """Returns the settings of MagicMind's BuilderConfig, which goes to the card as JSON."""
+    options = options or Options()
     config: dict[str, Any] = {
         "archs": [{name: clusters} for name, clusters in options.archs()],
         "graph_shape_mutable": spec.dynamic_shape,
@@ -121,8 +122,8 @@ class MagicMindBackend(Backend):
     opset = 11  # the newest that MagicMind's parser is known to read
     on_cpu = False
 
-    def __init__(self, options: Options = Options()) -> None:
-        self.options = options
+    def __init__(self, options: Options | None = None) -> None:
+        self.options = options or Options()
 
     def configured(self, **options: Any) -> MagicMindBackend:
         """Returns this backend with other options, see `Options`."""
