@@ -4,8 +4,7 @@
     images.refuse(CocoDataset("data/demo", "val2017"))    # nothing that will be scored
     backend.build(onnx_path, BuildSpec("qint8_mixed_float16"), images)
 
-Different images, drawn with a seed, and never those that are scored: an engine that has seen the exam does well in it.
-They are read one at a time, so that memory does not grow with their number.
+They are never those that are scored: an engine that has seen the exam does well in it.
 """
 
 from __future__ import annotations
@@ -25,8 +24,7 @@ from helpers.pose.preprocess import resize_align, to_input
 if TYPE_CHECKING:
     import os
 
-DEFAULT_SPLIT = "calib2017"
-DEFAULT_COUNT = 32
+DEFAULT_SPLIT, DEFAULT_COUNT = "calib2017", 32
 
 # How a range is chosen, and what that means.
 METHODS = {
@@ -39,14 +37,7 @@ METHODS = {
 
 
 class CalibrationSet:
-    """A seeded sample of images, read as the network will see them.
-
-    Attributes:
-        files: the images.
-        method: one of `METHODS`.
-        input_shape: (height, width) if all images get that shape, None if each keeps its own.
-        seed: of the sample.
-    """
+    """A seeded sample of images, `files`, read as the network will see them."""
 
     def __init__(
         self,
@@ -67,10 +58,6 @@ class CalibrationSet:
             input_shape: (height, width), multiples of 32, for engines of one shape: images are scaled to the short
                 side and cut at their middle. None: each image gets its own shape, as with dynamic engines.
             seed: another seed, another sample. A larger sample contains every smaller one.
-
-        Raises:
-            UsageError: the method does not exist, or a number is out of range.
-            DataError: the folder or its images are missing.
         """
         if method not in METHODS:
             raise UsageError(f"There is no calibration method {method!r}; {did_you_mean(method, METHODS)}.")
@@ -82,9 +69,7 @@ class CalibrationSet:
             self.files = [dataset.path(image_id) for image_id in dataset.sample(count, seed)]
         else:
             self.files = seeded_sample(list_images(folder), count, seed, folder)
-        self.method = method
-        self.input_shape = input_shape
-        self.seed = seed
+        self.method, self.input_shape, self.seed = method, input_shape, seed
 
     def __len__(self) -> int:
         """Returns the number of images."""
@@ -101,19 +86,11 @@ class CalibrationSet:
         }
 
     def hashes(self) -> list[str]:
-        """Returns the SHA-256 of each file.
-
-        Raises:
-            DataError: a file cannot be read.
-        """
+        """Returns the SHA-256 of each file."""
         return [artifacts.sha256(path) for path in self.files]
 
     def refuse(self, scored: CocoDataset) -> None:
-        """Makes sure that no image is also scored, whatever its name.
-
-        Raises:
-            UsageError: some are.
-        """
+        """Makes sure that no image is also scored, whatever its name."""
         sizes = {path.stat().st_size for path in self.files}
         theirs = {artifacts.sha256(path) for _, path in scored if path.stat().st_size in sizes}
         shared = [path.name for path, digest in zip(self.files, self.hashes()) if digest in theirs]
@@ -124,30 +101,19 @@ class CalibrationSet:
             )
 
     def batches(self) -> Iterator[np.ndarray]:
-        """Yields each image as the network's input, (1, 3, h, w) float32; one is in memory at a time.
-
-        Raises:
-            DataError: an image cannot be read.
-        """
+        """Yields each image as the network's input, (1, 3, h, w) float32; one is in memory at a time."""
         for path in self.files:
             image = read_image(path)
             if self.input_shape is None:
-                resized = resize_align(image)[0]
+                image = resize_align(image)[0]
             else:
-                resized = _cut(resize_align(image, min(self.input_shape))[0], *self.input_shape)
-            yield to_input([resized])
+                image = _cut(resize_align(image, min(self.input_shape))[0], *self.input_shape)
+            yield to_input([image])
 
 
 def _cut(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Returns the middle of an image, (h, w, 3) -> (height, width, 3) uint8; black where it is too small."""
-    cut = np.zeros((height, width, 3), np.uint8)
-    taken, given = zip(*(_overlap(have, want) for have, want in zip(image.shape, (height, width))))
-    cut[given] = image[taken]
-    return cut
-
-
-def _overlap(have: int, want: int) -> tuple[slice, slice]:
-    """Returns where the middles of two lengths overlap, in each of them."""
-    length = min(have, want)
-    starts = (have - length) // 2, (want - length) // 2
-    return slice(starts[0], starts[0] + length), slice(starts[1], starts[1] + length)
+    lacks = [max(want - have, 0) for have, want in zip(image.shape, (height, width))]
+    image = np.pad(image, [*((lack // 2, lack - lack // 2) for lack in lacks), (0, 0)])
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]

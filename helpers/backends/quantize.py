@@ -5,16 +5,11 @@
 The result is in QDQ form: each tensor that is rounded passes a QuantizeLinear and a DequantizeLinear operator that
 carry its scale, and an engine replaces what lies between them by its integer kernels. Weights have one scale per
 output channel, symmetric; activations one per tensor, unsigned with a zero point (ONNX Runtime's kernels for signed
-activations are slower, and the layers that end in a ReLU would waste half their steps). Convolutions are rounded with
-the activation that follows them, and so are additions, pooling and enlarging. The last few operators, which only bring
-heatmaps and tags together, stay in float, and so do the layers that a `BuildSpec` names.
+activations are slower, and the layers that end in a ReLU would waste half their steps). The last operators, which only
+bring heatmaps and tags together, stay in float, and so do the layers that a `BuildSpec` names.
 
-`onnxruntime.quantization.quantize_static(..., per_channel=True, nodes_to_exclude=...)` does nearly that in one call.
-Here its second half is used, `QDQQuantizer`; the ranges are collected by hand, because the library
-
-- makes a histogram only when all images have run, and keeps every tensor of every image until then;
-- runs the network unoptimized, whose last bits are not those of the network that is built: the scales differ by 2e-7;
-- passes over values that are not finite.
+Of `onnxruntime.quantization.quantize_static` only the second half, `QDQQuantizer`, is used. The first one keeps every
+tensor of every image until all have run, and passes over values that are not finite.
 """
 
 from __future__ import annotations
@@ -44,17 +39,13 @@ _COMPUTING = (*_OPERATORS, "BatchNormalization", "Concat", "ConvTranspose", "Mul
 _OPSET = 17
 _BINS = {"percentile": 2048, "entropy": 128}  # ONNX Runtime's own defaults, as is the percentile
 _PERCENTILE = 99.999
-_MOST_BINS = 1 << 16  # a histogram grows with the values that it sees; this much at most
+# A histogram's bins keep the width that suits the first image; if a tensor was all but zero there, it needs millions.
+_MOST_BINS = 1 << 16
 _SHOWN_BINS = 120  # of `histograms`
 
 
 def quantize_file(onnx_path: Path, spec: BuildSpec, calibration: Calibration | None, out: Path) -> None:
-    """Writes an exported network in QDQ form to `out`, whatever its suffix.
-
-    Raises:
-        UsageError: calibration is missing, its method cannot be used here, or a layer does not exist.
-        DataError: the file cannot be run, or a value is not finite.
-    """
+    """Writes an exported network in QDQ form to `out`, whatever its suffix."""
     document = load(onnx_path)
     save(quantize(document, spec, ranges(document, calibration, spec.precision)), spec, out)
 
@@ -64,21 +55,17 @@ def load(path: Path) -> onnx.ModelProto:
 
     MagicMind's file is brought up from opset 11, which has no scale per channel. Its deconvolutions stay in float: ONNX
     Runtime has no integer kernel for them.
-
-    Raises:
-        DataError: the file is not ONNX, or onnx is not installed.
     """
     try:
         import onnx
         import onnx.version_converter
-    except ImportError as error:
-        raise DataError(f"Building this precision needs onnx ({error}); install it, or build elsewhere.") from error
 
-    try:
         document = onnx.load(str(path))
         if document.opset_import[0].version < _OPSET:
             document = onnx.version_converter.convert_version(document, _OPSET)
         return onnx.shape_inference.infer_shapes(_without_zeros(document))
+    except ImportError as error:
+        raise DataError(f"Building this precision needs onnx ({error}); install it, or build elsewhere.") from error
     except Exception as error:  # protobuf and ONNX have a dozen kinds, without a common ancestor
         raise DataError(f"{path} is not a readable ONNX file: {first_line(error)}; export it again.") from error
 
@@ -101,18 +88,11 @@ def layers(document: onnx.ModelProto) -> list[str]:
     return [node.name for node in document.graph.node if node.op_type == "Conv"]
 
 
-# ---------------------------------------------------------------------------------------------- ranges
-
-
 def ranges(document: onnx.ModelProto, calibration: Calibration | None, precision: str) -> TensorsData:
     """Finds the range of every tensor that is to be rounded, in the form that ONNX Runtime's quantizer takes.
 
     One image at a time goes through the network, and of its tensors only two numbers or a histogram stay, so memory
     depends on one image's size, not on their number. `precision` is named in errors.
-
-    Raises:
-        UsageError: calibration is missing, or its method cannot be used here.
-        DataError: ONNX Runtime cannot run the network, or a value is not finite.
     """
     if calibration is None:
         raise UsageError(f"{precision} needs images to calibrate with; give the build a calibration.CalibrationSet.")
@@ -138,11 +118,7 @@ def ranges(document: onnx.ModelProto, calibration: Calibration | None, precision
 
 
 def tensor_ranges(document: onnx.ModelProto, batches: Iterable[np.ndarray]) -> list[dict[str, tuple[float, float]]]:
-    """Finds the range of every tensor that is to be rounded image by image: name -> (lowest, highest).
-
-    Raises:
-        DataError: as `activations`.
-    """
+    """Finds the range of every tensor that is to be rounded image by image: name -> (lowest, highest)."""
     return [
         {name: (values.min(), values.max()) for name, values in tensors.items()}
         for tensors in activations(document, batches)
@@ -173,15 +149,9 @@ def activations(document: onnx.ModelProto, batches: Iterable[np.ndarray]) -> Ite
     """Runs images, (1, 3, h, w) float32 each, through a network and yields all tensors to be rounded by name.
 
     A dictionary is emptied before the next image is run.
-
-    Raises:
-        DataError: ONNX Runtime cannot run the network, or a value is not finite; names the tensor.
     """
-    import onnx
-
     names = _rounded(document)
-    probed = onnx.ModelProto()
-    probed.CopyFrom(document)
+    probed = copy.deepcopy(document)
     known = {value.name: value for value in (*document.graph.value_info, *document.graph.input)}
     del probed.graph.output[:]
     probed.graph.output.extend(known[name] for name in names)
@@ -198,23 +168,16 @@ def activations(document: onnx.ModelProto, batches: Iterable[np.ndarray]) -> Ite
 def histograms(
     document: onnx.ModelProto, calibration: Calibration, precision: str, names: Sequence[str]
 ) -> dict[str, tuple[np.ndarray, np.ndarray, float, float]]:
-    """Counts the values that layers give on calibration images, beside the ranges that calibration chooses.
-
-    Args:
-        names: of layers (`layers`); one that an activation follows at once is counted after it.
+    """Counts the values that layers, with their activations, give on calibration images.
 
     Returns:
-        Name -> (counts (B,), edges (B + 1,), low, high): values from low to high keep their own step.
-
-    Raises:
-        UsageError, DataError: as `ranges`.
+        Name -> (counts (B,), edges (B + 1,), low, high): calibration chooses the range from low to high.
     """
     replaced = _replaced(document)
     gives = {node.name: replaced.get(node.output[0], node.output[0]) for node in document.graph.node}
-    wide, chosen = copy.copy(calibration), ranges(document, calibration, precision)
-    wide.method = "minmax"
-    found = ranges(document, wide, precision) if calibration.method in _BINS else chosen
-    ends = {name: [float(v) for v in found[gives[name]].range_value] for name in names}
+    chosen = ranges(document, calibration, precision)
+    seen = union_ranges(document, tensor_ranges(document, calibration.batches()))
+    ends = {name: [float(v) for v in seen[gives[name]].range_value] for name in names}
     counts = {name: np.zeros(_SHOWN_BINS, np.int64) for name in names}
     for tensors in activations(document, calibration.batches()):
         for name in names:
@@ -226,11 +189,7 @@ def histograms(
 
 
 def outputs(document: onnx.ModelProto, batches: Iterable[np.ndarray]) -> list[np.ndarray]:
-    """Runs images, (1, 3, h, w) float32 each, through a network, rounded or not; returns (1, 34, h/4, w/4) each.
-
-    Raises:
-        DataError: ONNX Runtime cannot run the network.
-    """
+    """Runs images, (1, 3, h, w) float32 each, through a network, rounded or not; returns (1, 34, h/4, w/4) each."""
     return [found[0] for found in _run(document, batches)]
 
 
@@ -238,12 +197,10 @@ def _run(document: onnx.ModelProto, batches: Iterable[np.ndarray]) -> Iterator[l
     """Yields all outputs of a network in memory, batch by batch."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
+    options, network = onnxruntime.SessionOptions(), document.SerializeToString()
     options.log_severity_level = 3  # errors only
     try:
-        session = onnxruntime.InferenceSession(
-            document.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # a dozen kinds, without a common ancestor
         raise DataError(f"ONNX Runtime cannot read the network: {first_line(error)}.") from error
     for batch in batches:
@@ -263,11 +220,7 @@ def _tensors_data(document: onnx.ModelProto, method: Any, found: dict[str, Any])
 
 
 def _bound(histograms: dict[str, tuple[Any, ...]]) -> None:
-    """Merges neighboring bins of histograms that have grown too fine, in place.
-
-    ONNX Runtime's collector keeps the width of the first image's bins and adds bins for larger values; a tensor that
-    was all but zero in the first image would need millions.
-    """
+    """Merges neighboring bins of histograms that have grown too fine, in place."""
     for name, (counts, edges, low, high, threshold) in histograms.items():
         while len(counts) > _MOST_BINS:
             pad = -len(counts) % 4  # the middle stays an edge, and the number of bins even
@@ -283,19 +236,13 @@ def _rounded(document: onnx.ModelProto) -> list[str]:
     import onnx
 
     graph = document.graph
-    floats = {
-        value.name
-        for value in (*graph.value_info, *graph.input)
-        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
-    }
+    values = (*graph.value_info, *graph.input)
+    floats = {value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
     floats -= {weight.name for weight in graph.initializer}
     floats -= {node.output[0] for node in graph.node if node.op_type == "Constant"}
-    ends: dict[str, None] = {}
-    for node in graph.node:
-        if node.op_type in _OPERATORS:
-            ends.update((name, None) for name in (*node.input, *node.output) if name in floats)
-    replaced = _replaced(document)
-    return [name for name in ends if name not in replaced]
+    floats -= set(_replaced(document))
+    ends = [name for node in graph.node if node.op_type in _OPERATORS for name in (*node.input, *node.output)]
+    return [name for name in dict.fromkeys(ends) if name in floats]
 
 
 def _replaced(document: onnx.ModelProto) -> dict[str, str]:
@@ -311,34 +258,20 @@ def _replaced(document: onnx.ModelProto) -> dict[str, str]:
     }
 
 
-# ------------------------------------------------------------------------------------------- the graph
-
-
 def quantize(
     document: onnx.ModelProto, spec: BuildSpec, found: TensorsData, only: Sequence[str] = ()
 ) -> onnx.ModelProto:
-    """Returns a network in QDQ form; `document` stays as it is.
-
-    Args:
-        found: from `ranges`.
-        only: the layers to round, if not all: for measuring what each of them costs.
-
-    Raises:
-        UsageError: a layer does not exist.
-    """
-    import onnx
+    """Returns a network in QDQ form, by ranges from `ranges`; `only` names the layers to round, if not all."""
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
     left = float_layers(document, spec)
     bits, _, rest = spec.precision.partition("_mixed_")
     activation, weight = (getattr(QuantType, kind) for kind in _TYPES[bits])
-    copied = onnx.ModelProto()
-    copied.CopyFrom(document)
     wide = bits == "qint16"  # its bias stays in float: 32 bits are too few for the scale of 16 x 16
     options = {"QuantizeBias": not wide, "UseQDQContribOps": wide}  # ONNX has 16-bit operators from opset 21 only
     quantizer = QDQQuantizer(
-        copied, True, False, weight, activation, found, list(only), left, list(_OPERATORS), options
+        copy.deepcopy(document), True, False, weight, activation, found, list(only), left, list(_OPERATORS), options
     )
     quantizer.quantize_model()
     quantizer.model.topological_sort()
@@ -353,13 +286,10 @@ def float_layers(document: onnx.ModelProto, spec: BuildSpec) -> list[str]:
     The last ones take 2 % of the operations, and their outputs are what decoding looks at: rounded to 8 bits,
     neighboring samples of a heatmap become equal, and noise passes the detection threshold. On the demo set with
     MobileNetv2, leaving them in float raises the heatmaps' signal-to-noise ratio from 25 to 30 dB.
-
-    Raises:
-        UsageError: a layer does not exist.
     """
-    known = layers(document)
     if spec.float_layers is None:
         return _last_layers(document)
+    known = layers(document)
     for name in spec.float_layers:
         if name not in known:
             raise UsageError(f"The network has no layer {name!r} to leave in float; its layers are {', '.join(known)}.")
@@ -371,21 +301,26 @@ def _last_layers(document: onnx.ModelProto) -> list[str]:
     makers = {name: node for node in document.graph.node for name in node.output}
     found: dict[str, None] = {}
     waiting = [output.name for output in document.graph.output]
-    while waiting:
-        node = makers.get(waiting.pop(0))
-        if node is None or node.op_type == "Constant":
-            continue
-        if node.op_type in _COMPUTING and node.op_type != "Concat":
-            found.update({node.name: None} if node.op_type == "Conv" else {})
-        else:
+    for name in waiting:  # which grows
+        node = makers.get(name)
+        if node is not None and node.op_type == "Conv":
+            found[node.name] = None
+        elif node is not None and (node.op_type == "Concat" or node.op_type not in _COMPUTING):
             waiting += node.input
     return list(found)
 
 
 def _without_zeros(document: onnx.ModelProto) -> onnx.ModelProto:
     """Takes out additions of a constant 0, with which mmpose begins HRNet's sums; changes the document in place."""
+    from onnx import numpy_helper
+
     graph = document.graph
-    zeros = {node.output[0] for node in graph.node if node.op_type == "Constant" and _is_zero(node)}
+    zeros = {
+        node.output[0]
+        for node in graph.node
+        for each in node.attribute
+        if node.op_type == "Constant" and each.name == "value" and not numpy_helper.to_array(each.t).any()
+    }
     ends = {output.name for output in graph.output}
     same: dict[str, str] = {}
     for node in list(graph.node):
@@ -400,12 +335,6 @@ def _without_zeros(document: onnx.ModelProto) -> onnx.ModelProto:
     return document
 
 
-def _is_zero(constant: onnx.NodeProto) -> bool:
-    from onnx import numpy_helper
-
-    return any(each.name == "value" and not numpy_helper.to_array(each.t).any() for each in constant.attribute)
-
-
 def _drop_unused_constants(graph: onnx.GraphProto) -> None:
     used = {name for node in graph.node for name in node.input}
     kept = [node for node in graph.node if node.op_type != "Constant" or node.output[0] in used]
@@ -417,12 +346,8 @@ def to_float16(document: onnx.ModelProto, names: Collection[str] | None = None) 
     """Rounds weights, and what operators give, to float16, with casts there and back around float32 operators.
 
     That is the arithmetic of an engine whose kernels take and give float16 and add up in float32, as accelerators' do.
-    A plain float16 graph (onnxruntime.transformers.float16) would not show it: having no such kernels for x86, ONNX
-    Runtime computes in float32 and takes out all roundings on the way, so that only the weights are rounded.
-
-    Args:
-        document: changed in place, and returned.
-        names: of the operators to treat so; None for all.
+    A plain float16 graph would not show it: having no such kernels for x86, ONNX Runtime computes in float32 and takes
+    out all roundings on the way. Changes the document in place; `names` are of the operators to treat, None for all.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -430,7 +355,6 @@ def to_float16(document: onnx.ModelProto, names: Collection[str] | None = None) 
     weights = {weight.name: weight for weight in graph.initializer if weight.data_type == TensorProto.FLOAT}
     fused = _replaced(document)
     nodes: list[onnx.NodeProto] = []
-    done: set[str] = set()
 
     def cast(source: str, target: str, to: int) -> None:
         nodes.append(helper.make_node("Cast", [source], [target], f"{target}_cast", to=to))
@@ -440,11 +364,11 @@ def to_float16(document: onnx.ModelProto, names: Collection[str] | None = None) 
             nodes.append(node)
             continue
         for name in node.input:
-            if name in weights and name not in done:
-                done.add(name)
-                values = numpy_helper.to_array(weights[name]).astype(np.float16)
-                graph.initializer.remove(weights[name])
-                graph.initializer.append(numpy_helper.from_array(values, f"{name}_float16"))
+            if name in weights:
+                weight = weights.pop(name)
+                half = numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), f"{name}_float16")
+                graph.initializer.remove(weight)
+                graph.initializer.append(half)
                 cast(f"{name}_float16", name, TensorProto.FLOAT)
         nodes.append(node)
         [name] = node.output

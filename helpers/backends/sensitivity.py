@@ -5,10 +5,8 @@
     spec, drop = sensitivity.within(0.005, onnx_path, spec, images, score)             # a spec that names float layers
 
 Everything is measured on calibration images: choosing layers by the scored set would be learning the exam. ONNX
-Runtime does the measuring, also for other engines; the layers' names are those of the ONNX file.
-
-Libraries have the like: `onnxruntime.quantization.qdq_loss_debug` compares the tensors of both networks one by one, and
-`nncf.quantize_with_accuracy_control` takes layers back to float until a score of yours holds.
+Runtime does the measuring, also for other engines. `onnxruntime.quantization.qdq_loss_debug` and
+`nncf.quantize_with_accuracy_control` do similar things.
 """
 
 from __future__ import annotations
@@ -41,15 +39,10 @@ _MOST_LAYERS = 12  # in float, before `within` gives up
 
 @dataclass(frozen=True)
 class LayerRow:
-    """What rounding one layer alone does to the output.
+    """What rounding one layer alone does to the output."""
 
-    Attributes:
-        layer: its name in the ONNX file.
-        heatmaps_db, tags_db: signal-to-noise ratio of both halves of the output, decibels; the lower the worse.
-    """
-
-    layer: str
-    heatmaps_db: float
+    layer: str  # its name in the ONNX file
+    heatmaps_db: float  # signal-to-noise ratio, as `signal_to_noise`
     tags_db: float
 
     @property
@@ -60,29 +53,19 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class CountRow:
-    """What a network calibrated with so many images, all layers rounded, gives on others.
-
-    Attributes:
-        count: images calibrated with.
-        narrowest: the least width of a tensor's range, as a share of the width that all images together give it.
-            Values outside are cut off.
-        heatmaps_db, tags_db: signal-to-noise ratio of both halves of the output, decibels.
-    """
+    """What a network calibrated with so many images gives on others."""
 
     count: int
-    narrowest: float
+    narrowest: float  # the least width of a tensor's range, as a share of the width that all images together give it
     heatmaps_db: float
     tags_db: float
 
 
 def signal_to_noise(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Returns the ratio of power to that of the error, for heatmaps and for tags.
+    """Returns the ratio of power to that of the error in decibels, for heatmaps and for tags.
 
-    Args:
-        found, wanted: network outputs (N, 34, h, w) float32, one per image, of any sizes.
-
-    Returns:
-        Decibels: 20 more is an error a tenth as large. Infinite if there is none.
+    20 dB more is an error a tenth as large; without an error it is infinite. `found` and `wanted` are network outputs
+    (N, 34, h, w) float32, one per image, of any sizes.
     """
     ratios = []
     for half in (slice(len(COCO17)), slice(len(COCO17), None)):
@@ -99,20 +82,13 @@ def agreement(found: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
 
 
 def rank(onnx_path: Path, precision: str, calibration: CalibrationSet, most: int | None = None) -> list[LayerRow]:
-    """Rounds one layer at a time and compares the output with float32's.
+    """Rounds one convolution at a time and compares the output with float32's; the worst comes first.
 
     Args:
         onnx_path: from `export.export`.
-        precision: one of the qint ones.
+        precision: a qint one.
         calibration: ranges come from all of its images, outputs from the first few.
         most: so many layers, spread evenly from input to output; None for all. HRNet's 294 take many minutes.
-
-    Returns:
-        A row per convolution, the worst first.
-
-    Raises:
-        UsageError: `most` is below 1; or as `quantize.quantize_file`.
-        DataError: as `quantize.quantize_file`.
     """
     if most is not None and most < 1:
         raise UsageError(f"The number of layers to rank must be 1 or more, not {most}.")
@@ -132,29 +108,15 @@ def rank(onnx_path: Path, precision: str, calibration: CalibrationSet, most: int
 
 
 def by_count(
-    onnx_path: Path,
-    precision: str,
-    calibration: CalibrationSet,
-    counts: Sequence[int],
-    scored: Sequence[np.ndarray],
+    onnx_path: Path, precision: str, calibration: CalibrationSet, counts: Sequence[int], scored: Sequence[np.ndarray]
 ) -> list[CountRow]:
     """Calibrates (minmax) with few and with many images, several times with different ones, and looks at others.
 
-    Each image goes through the network once, whatever the counts.
-
     Args:
-        onnx_path: from `export.export`.
-        precision: one of the qint ones.
+        onnx_path, precision: as in `rank`.
         calibration: images to draw from.
-        counts: how many to calibrate with; those above the number of images mean all of them, and are done once.
+        counts: those above the number of images mean all of them, and are done once.
         scored: other images, to compare outputs on: (1, 3, h, w) float32 each.
-
-    Returns:
-        A row per draw, in the order of the counts.
-
-    Raises:
-        UsageError: a count is below 1.
-        DataError: ONNX Runtime cannot run the network.
     """
     if min(counts) < 1:
         raise UsageError(f"Numbers of images to calibrate with must be 1 or more, not {list(counts)}.")
@@ -162,7 +124,6 @@ def by_count(
     images = quantize.tensor_ranges(document, calibration.batches())
     most = _widths(quantize.union_ranges(document, images))
     wanted = quantize.outputs(document, scored)
-    spec = backends.BuildSpec(precision)
     random.Random(0).shuffle(images)
     draws = min(_DRAWS, len(images))
     rows = []
@@ -170,7 +131,7 @@ def by_count(
         for draw in range(draws if count < len(images) else 1):
             start = draw * len(images) // draws  # far from the other draws' images, and so never the same ones
             found = quantize.union_ranges(document, (images[start:] + images[:start])[:count])
-            rounded = quantize.quantize(document, spec, found)
+            rounded = quantize.quantize(document, backends.BuildSpec(precision), found)
             narrowest = min(width / most[name] for name, width in _widths(found).items() if most[name])
             rows.append(CountRow(count, narrowest, *signal_to_noise(quantize.outputs(rounded, scored), wanted)))
     return rows
@@ -182,27 +143,16 @@ def _widths(found: TensorsData) -> dict[str, float]:
 
 
 def within(
-    max_drop: float,
-    onnx_path: Path,
-    spec: BuildSpec,
-    calibration: CalibrationSet,
-    score: Callable[[Engine], float],
+    max_drop: float, onnx_path: Path, spec: BuildSpec, calibration: CalibrationSet, score: Callable[[Engine], float]
 ) -> tuple[BuildSpec, float]:
-    """Leaves as few of the worst layers in float as it takes to lose no more than so much AP.
+    """Leaves as few of the worst layers in float as it takes to lose no more than so much AP (0.005: half a percent).
 
     Args:
-        max_drop: AP that may be lost against float32, 0.005 for half a percent.
-        onnx_path: from `export.export`.
         spec: what to build; a qint precision, dynamic.
-        calibration: images to calibrate with and to find the worst layers with.
         score: gives the AP of a loaded engine, measured on annotated images that will not be scored.
 
     Returns:
         The spec with the layers named, which a build records, and the drop that is left.
-
-    Raises:
-        UsageError: `max_drop` is negative, or cannot be met with so many layers.
-        DataError: as a build.
     """
     if not max_drop >= 0:
         raise UsageError(f"The drop of AP that is allowed must be 0 or more, not {max_drop:g}.")
@@ -221,7 +171,7 @@ def within(
             drop = best - measure(spec)
             if drop <= max_drop:
                 return spec, drop
-            if worst is None:  # it takes minutes, and most networks do not need it
+            if worst is None:  # now, as it takes minutes that most networks do not need
                 worst = [row.layer for row in rank(onnx_path, spec.precision, calibration) if row.layer not in left]
             if len(left) >= _MOST_LAYERS or not worst:
                 raise UsageError(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import copy
 import dataclasses
 import importlib.util
 import io
@@ -52,17 +53,11 @@ _OUTPUT_DIMS = ["batch", 2 * len(COCO17), "output_height", "output_width"]  # a 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one half of the output, heatmaps or tags, is from PyTorch's.
+    """How far one half of the output, heatmaps or tags, is from PyTorch's."""
 
-    Attributes:
-        max_abs: largest absolute error.
-        range: largest minus smallest value of PyTorch's output.
-        cosine: cosine of the angle between both outputs, as vectors; 1 if equal.
-    """
-
-    max_abs: float
-    range: float
-    cosine: float
+    max_abs: float  # largest absolute error
+    range: float  # largest minus smallest value of PyTorch's output
+    cosine: float  # of the angle between both outputs, as vectors; 1 if equal
 
     @property
     def relative(self) -> float:
@@ -76,12 +71,6 @@ class CheckRow:
 
     Heatmaps and tags are judged each by its own range: tags span several units, heatmaps about one, so an error
     that is nothing to the tags may be a person to the heatmaps.
-
-    Attributes:
-        opset: of the ONNX file.
-        batch, height, width: of the input.
-        heatmaps, tags: the halves of the output.
-        passed: whether both errors are within the tolerance.
     """
 
     opset: int
@@ -94,7 +83,7 @@ class CheckRow:
 
     @property
     def relative(self) -> float:
-        """The worse half's largest error as a share of its range."""
+        """The worse half's."""
         return max(self.heatmaps.relative, self.tags.relative)
 
     def as_dict(self) -> dict[str, object]:
@@ -114,28 +103,20 @@ def export(
     shapes: Sequence[tuple[int, int]] = CHECK_SHAPES,
     batches: Sequence[int] = CHECK_BATCHES,
 ) -> Path:
-    """Makes the ONNX file of a network, or finds the one made before.
+    """Makes the ONNX file of a network, and its sidecar, or finds the one made before.
 
     The file has input `input`, (batch, 3, height, width) float32 normalized RGB, and output `output` (batch, 34,
-    height/4, width/4) float32, batch, height and width free. A file is used again if its sidecar tells of the same
-    weights, the same versions of torch, onnx and mmpose and (at least) the same checks, and if it was not changed
-    since. It appears only after it has passed; a failed export leaves nothing behind.
+    height/4, width/4) float32, batch, height and width free. It is used again if its sidecar tells of the same weights,
+    versions and (at least) checks, and if it was not changed since. It appears only after it has passed.
 
     Args:
-        model: name of a network in `zoo`.
-        weights: as in `network.load`.
+        model, weights: as in `network.load`.
         opset: 11 or 17.
         out: the file to write; by default `paths.onnx_file`.
-        shapes: (height, width) to compare at, multiples of 32: (1024, 512) is a portrait.
-        batches: batch sizes to compare at, each with each shape.
-
-    Returns:
-        The file; its sidecar lies beside it.
+        shapes, batches: (height, width), multiples of 32, to compare at, each with each number of images.
 
     Raises:
-        UsageError: unknown model, weights or opset, or `out` does not end in `.onnx`.
-        DataError: onnx or onnxruntime is not installed, the weights do not fit, the exported graph is wrong or
-            computes something else, or the file cannot be written.
+        DataError: the weights do not fit, or the exported graph is wrong or computes something else.
     """
     if not all(importlib.util.find_spec(package) for package in ("onnx", "onnxruntime")):
         raise DataError("Exporting needs onnx and onnxruntime; install requirements.txt.")
@@ -145,16 +126,12 @@ def export(
     path = paths.onnx_file(model, found.tag, opset) if out is None else Path(out)
     if path.suffix != ".onnx":
         raise UsageError(f"An exported network is called something.onnx, not {path.name}.")
-    decides = {
-        "model": model,
-        "weights": found.tag,
-        "weights_sha256": found.sha256,
-        "opset": opset,
-        "versions": {package: artifacts.package_version(package) for package in ("torch", "onnx", "mmpose")},
-        "format": _FORMAT,
-    }
+    versions = {package: artifacts.package_version(package) for package in ("torch", "onnx", "mmpose")}
+    decides = {"model": model, "weights": found.tag, "weights_sha256": found.sha256, "opset": opset}
+    decides.update(versions=versions, format=_FORMAT)
     weights_file = None if found.file is None else str(found.file.resolve())
-    if artifacts.is_current(path, decides) and _covers(path, shapes, batches):
+    cases = [(batch, height, width) for height, width in shapes for batch in batches]
+    if artifacts.is_current(path, decides) and _covers(path, cases):
         _follow(path, weights_file)
         return path
 
@@ -163,7 +140,7 @@ def export(
     with artifacts.atomic_write(path) as part:
         _write(module, part, opset)
         _check_graph(part, opset, path.name)
-        rows = _verify(part, module, shapes, batches, path.name)
+        rows = _verify(part, module, opset, cases, path.name)
     artifacts.write_sidecar(
         path,
         **decides,
@@ -176,11 +153,7 @@ def export(
 
 
 def read_checks(path: str | os.PathLike[str]) -> list[CheckRow]:
-    """Reads the comparisons that an exported file has passed from its sidecar.
-
-    Raises:
-        DataError: the sidecar is missing or damaged.
-    """
+    """Reads the comparisons that an exported file has passed from its sidecar."""
     try:
         return [
             CheckRow(**{**row, "heatmaps": Difference(**row["heatmaps"]), "tags": Difference(**row["tags"])})
@@ -191,11 +164,7 @@ def read_checks(path: str | os.PathLike[str]) -> list[CheckRow]:
 
 
 def operators(path: str | os.PathLike[str]) -> dict[str, int]:
-    """Counts the operators of each kind in an ONNX file, the most frequent first.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+    """Counts the operators of each kind in an ONNX file, the most frequent first."""
     import onnx
 
     try:
@@ -206,10 +175,9 @@ def operators(path: str | os.PathLike[str]) -> dict[str, int]:
 
 
 def _verify(
-    path: Path, module: torch.nn.Module, shapes: Sequence[tuple[int, int]], batches: Sequence[int], name: str
+    path: Path, module: torch.nn.Module, opset: int, cases: Sequence[tuple[int, int, int]], name: str
 ) -> list[CheckRow]:
     """Compares an ONNX file, which messages call `name`, with the network it was made from; all rows have passed."""
-    import onnx
     import onnxruntime
     import torch
 
@@ -218,15 +186,13 @@ def _verify(
     options.log_severity_level = 3  # errors only
     rows = []
     try:
-        opset = _opset(onnx.load(str(path)))
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        for height, width in shapes:
-            for batch in batches:
-                images = network.image_like(batch, height, width, seed=height * width + batch)
-                [found] = session.run([OUTPUT], {INPUT: images})
-                with torch.inference_mode():
-                    wanted = module(torch.from_numpy(images)).numpy()
-                rows.append(_compare(found, wanted, opset, (batch, height, width)))
+        for batch, height, width in cases:
+            images = network.image_like(batch, height, width, seed=height * width + batch)
+            [found] = session.run([OUTPUT], {INPUT: images})
+            with torch.inference_mode():
+                wanted = module(torch.from_numpy(images)).numpy()
+            rows.append(_compare(found, wanted, opset, (batch, height, width)))
     except Exception as error:  # protobuf and ONNX Runtime have a dozen kinds, without a common ancestor
         raise DataError(f"{name} does not run in ONNX Runtime: {first_line(error)}.") from error
     for row in rows:
@@ -241,8 +207,7 @@ def _verify(
 
 def _compare(found: np.ndarray, wanted: np.ndarray, opset: int, shape: tuple[int, int, int]) -> CheckRow:
     """Judges one output (N, 34, h, w) float32 by PyTorch's."""
-    halves = (slice(len(COCO17)), slice(len(COCO17), None))
-    heatmaps, tags = (_difference(found[:, half], wanted[:, half]) for half in halves)
+    heatmaps, tags = map(_difference, *(np.split(output, [len(COCO17)], axis=1) for output in (found, wanted)))
     passed = all(half.max_abs <= TOLERANCE * half.range for half in (heatmaps, tags))  # not so for NaN
     return CheckRow(opset, *shape, heatmaps=heatmaps, tags=tags, passed=passed)
 
@@ -253,13 +218,12 @@ def _difference(found: np.ndarray, wanted: np.ndarray) -> Difference:
     return Difference(float(np.abs(a - b).max()), float(np.ptp(b)), float(a @ b / lengths) if lengths else 1.0)
 
 
-def _covers(path: Path, shapes: Sequence[tuple[int, int]], batches: Sequence[int]) -> bool:
+def _covers(path: Path, cases: Sequence[tuple[int, int, int]]) -> bool:
     """Tells whether an exported file has passed these checks; one whose sidecar cannot tell has not."""
     try:
-        done = [(row.batch, row.height, row.width) for row in read_checks(path)]
+        return set(cases) <= {(row.batch, row.height, row.width) for row in read_checks(path)}
     except DataError:
         return False
-    return all((batch, height, width) in done for height, width in shapes for batch in batches)
 
 
 def _follow(path: Path, weights_file: str | None) -> None:
@@ -271,10 +235,7 @@ def _follow(path: Path, weights_file: str | None) -> None:
 
 
 def _write(module: torch.nn.Module, path: Path, opset: int) -> None:
-    """Traces the network into an ONNX file.
-
-    With torch's older exporter: its successor (`dynamo=True`) writes opset 18 whatever it is asked for.
-    """
+    """Traces the network into an ONNX file."""
     import torch
 
     module = network.with_separate_halves(module)
@@ -289,14 +250,12 @@ def _write(module: torch.nn.Module, path: Path, opset: int) -> None:
             opset_version=opset,
             input_names=[INPUT],
             output_names=[OUTPUT],
-            dynamic_axes={INPUT: _free(_INPUT_DIMS), OUTPUT: _free(_OUTPUT_DIMS)},
-            dynamo=False,
+            dynamic_axes={
+                name: {axis: dim for axis, dim in enumerate(dims) if isinstance(dim, str)}
+                for name, dims in ((INPUT, _INPUT_DIMS), (OUTPUT, _OUTPUT_DIMS))
+            },
+            dynamo=False,  # torch's newer exporter writes opset 18 whatever it is asked for
         )
-
-
-def _free(dims: list[int | str]) -> dict[int, str]:
-    """Returns the dimensions that have a name instead of a size, by axis."""
-    return {axis: dim for axis, dim in enumerate(dims) if isinstance(dim, str)}
 
 
 @contextlib.contextmanager
@@ -314,11 +273,7 @@ def _silence() -> Iterator[None]:
 
 
 def _check_graph(path: Path, opset: int, name: str) -> None:
-    """Checks what can be checked without running: opset, validity, types, shapes.
-
-    Shape inference is run twice. As the file is, to see that batch, height and width stayed free; and for one
-    odd input size with the declared output removed, to see that the graph itself arrives at a quarter of it.
-    """
+    """Checks what can be checked without running: opset, validity, types, free axes, and a quarter of an odd size."""
     import onnx
     from onnx.shape_inference import infer_shapes
 
@@ -326,18 +281,18 @@ def _check_graph(path: Path, opset: int, name: str) -> None:
         document = onnx.load(str(path))
         onnx.checker.check_model(document, full_check=True)
         free = infer_shapes(document, check_type=True, strict_mode=True, data_prop=True)
-        sized = onnx.ModelProto()
-        sized.CopyFrom(document)
+        sized = copy.deepcopy(document)
         for axis, size in zip((0, 2, 3), (2, 512, 704)):
             sized.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = size
         for dim in sized.graph.output[0].type.tensor_type.shape.dim:
-            dim.Clear()
+            dim.Clear()  # so that the graph itself arrives at a quarter of the input
         sized = infer_shapes(sized, check_type=True, strict_mode=True, data_prop=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise DataError(f"{name} is not a valid ONNX graph: {first_line(error)}") from error
     ends = [*free.graph.input, *free.graph.output]
+    found = next(entry.version for entry in document.opset_import if entry.domain in ("", "ai.onnx"))
     for what, is_, wanted in (
-        ("opset", _opset(document), opset),
+        ("opset", found, opset),
         ("inputs and outputs", [value.name for value in ends], [INPUT, OUTPUT]),
         ("types", [value.type.tensor_type.elem_type for value in ends], [onnx.TensorProto.FLOAT] * 2),
         ("free input", _dims(free.graph.input[0]), _INPUT_DIMS),
@@ -346,11 +301,6 @@ def _check_graph(path: Path, opset: int, name: str) -> None:
     ):
         if is_ != wanted:
             raise DataError(f"{name} has the wrong {what}: {is_}, not {wanted}; the exporter has changed.")
-
-
-def _opset(document: onnx.ModelProto) -> int:
-    """Returns the version of ONNX's own operators."""
-    return next(entry.version for entry in document.opset_import if entry.domain in ("", "ai.onnx"))
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[int | str]:

@@ -9,6 +9,7 @@ Notebook 4 and the parity tests compare our modules with it; nothing in `helpers
 from __future__ import annotations
 
 import functools
+import importlib
 import sys
 import time
 import types
@@ -31,28 +32,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Found:
-    """What MMPose found on one image.
+    """What MMPose found on one image."""
 
-    Attributes:
-        keypoints: (P, 17, 3) float32: x, y in pixels of the image, keypoint score.
-        scores: (P,) float32 person score.
-        stage_ms: milliseconds in each of `helpers.pose.estimator.STAGES`.
-    """
-
-    keypoints: np.ndarray
-    scores: np.ndarray
-    stage_ms: Mapping[str, float]
+    keypoints: np.ndarray  # (P, 17, 3) float32: x, y in pixels of the image, keypoint score
+    scores: np.ndarray  # (P,) float32: person score
+    stage_ms: Mapping[str, float]  # for each of `helpers.pose.estimator.STAGES`
 
 
 class MMPoseChain:
     """MMPose's test pipeline and its `AssociativeEmbedding`, as its official configuration sets them up.
 
     Each of its steps is its own code, called as MMPose calls it; only the clock is ours. Its `Collect` and data loader,
-    which pack and unpack the same arrays, are left out: to its favor.
-
-    Args:
-        model: name of a network in `zoo`.
-        weights: as in `network.load`.
+    which pack and unpack the same arrays, are left out: to its favor. Takes model and weights as `network.load`.
     """
 
     def __init__(self, model: str = "MobileNetv2", weights: str = "demo") -> None:
@@ -66,7 +57,6 @@ class MMPoseChain:
         config.model.pretrained = None  # it would be downloaded, and then overwritten
         self._detector = build_posenet(config.model).eval()
         self._detector.load_state_dict(network.load(model, weights).state_dict())
-        self._network_s = 0.0
         self._detector.backbone.register_forward_pre_hook(self._start)
         self._detector.keypoint_head.register_forward_hook(self._stop)
 
@@ -74,13 +64,13 @@ class MMPoseChain:
         """Finds the people on one image, with the flip test."""
         import torch
 
+        self._network_s = 0.0
         clock = [time.perf_counter()]
         sizes = {"image_size": np.array([zoo.INPUT_SIZE] * 2), "flip_index": list(COCO17.flip_index)}
         results = self._load({"image_file": str(path), "ann_info": sizes})
         clock.append(time.perf_counter())
         results = self._prepare(results)
         clock.append(time.perf_counter())
-        self._network_s = 0.0
         image = torch.from_numpy(results["img"])[None]  # of which forward_test takes the device and the batch size
         with torch.no_grad():
             found = self._detector.forward_test(image, [{**results["ann_info"], "image_file": str(path)}])
@@ -100,15 +90,12 @@ class MMPoseChain:
 def mmpose_decode(
     output: np.ndarray, flipped: np.ndarray | None, transform: Any, **changes: object
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Does what `AssociativeEmbedding.forward_test` does after the network.
+    """Does what `AssociativeEmbedding.forward_test` does after the network; returns (P, 17, 3) and (P,) float32.
 
     Args:
         output, flipped: (34, h, w) float32 of an image and of the flipped image (None: no flip test).
         transform: with `base_size`, `center` and `scale`, as `helpers.pose.preprocess.ResizeTransform`.
         **changes: of the official `test_cfg`.
-
-    Returns:
-        (P, 17, 3) and (P,) float32.
     """
     make_importable()
     import torch
@@ -116,17 +103,16 @@ def mmpose_decode(
     from mmpose.core.post_processing.group import HeatmapParser
 
     config = {**_official_test_cfg(), **changes}
-    aligned: list[tuple[Any, Any]] = []
-    for array in (output, flipped):
-        if array is None:
-            aligned.append((None, None))
-            continue
+
+    def split(array: np.ndarray) -> tuple[Any, Any]:
         outputs = [torch.from_numpy(np.ascontiguousarray(array))[None]]
-        heat, tags = steps.split_ae_outputs(outputs, len(COCO17), config["with_heatmaps"], config["with_ae"], [0])
-        if array is flipped:
-            heat, tags = (steps.flip_feature_maps(maps, flip_index=list(COCO17.flip_index)) for maps in (heat, tags))
-        aligned.append((heat, tags))
-    (heat, tags), (flipped_heat, flipped_tags) = aligned
+        return steps.split_ae_outputs(outputs, len(COCO17), config["with_heatmaps"], config["with_ae"], [0])
+
+    heat, tags = split(output)
+    flipped_heat = flipped_tags = None
+    if flipped is not None:
+        index = list(COCO17.flip_index)
+        flipped_heat, flipped_tags = (steps.flip_feature_maps(maps, flip_index=index) for maps in split(flipped))
     where = {"project2image": True, "size_projected": transform.base_size, "align_corners": False}
     heat = steps.aggregate_stage_flip(heat, flipped_heat, aggregate_stage="average", aggregate_flip="average", **where)
     tags = steps.aggregate_stage_flip(tags, flipped_tags, aggregate_stage="concat", aggregate_flip="concat", **where)
@@ -157,22 +143,12 @@ def make_importable() -> None:
     to nothing that is called needs them: torchvision's modules are empty but for `normalize`, and pycocotools is
     what xtcocotools was forked from.
     """
-    import pycocotools
-    import pycocotools.coco
-    import pycocotools.cocoeval
-    import pycocotools.mask
-
     functional = _module("torchvision.transforms.functional", normalize=normalize)
     transforms = _module("torchvision.transforms", functional=functional)
-    torchvision = {
-        "torchvision": _module("torchvision", transforms=transforms),
-        "torchvision.transforms": transforms,
-        "torchvision.transforms.functional": functional,
-    }
-    xtcocotools = {"xtcocotools": pycocotools}
-    for name in ("coco", "cocoeval", "mask"):
-        xtcocotools[f"xtcocotools.{name}"] = getattr(pycocotools, name)
-    for package in (torchvision, xtcocotools):
+    torchvision = [_module("torchvision", transforms=transforms), transforms, functional]
+    names = ("pycocotools", "pycocotools.coco", "pycocotools.cocoeval", "pycocotools.mask")
+    xtcocotools = {f"xt{name[2:]}": importlib.import_module(name) for name in names}
+    for package in ({module.__name__: module for module in torchvision}, xtcocotools):
         if PathFinder.find_spec(next(iter(package))) is None:
             for name, module in package.items():
                 sys.modules.setdefault(name, module)

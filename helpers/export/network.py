@@ -41,20 +41,15 @@ _CONFIGS = ".mim/configs/body/2d_kpt_sview_rgb_img/associative_embedding/coco"  
 _RANDOM_RECIPE = "random weights, recipe 1, seed 0"  # to be counted up when `_randomize` changes
 _PATCHES = {2: 0.1, 8: 0.3, 32: 0.55, 128: 0.773}  # pixels: strength; their squares add up to 1
 _HEATMAP_STD, _TAG_STD = 0.03, 1.0  # of random weights: few samples above the detection threshold of 0.1
-
-
-# --------------------------------------------------------------------------------------------- networks
+_COUNTER = "num_batches_tracked"  # BatchNorm's
 
 
 def build(model: str) -> torch.nn.Module:
-    """Builds a network from mmpose's configuration, with whatever weights torch starts it with.
+    """Builds a network from mmpose's configuration, in train mode, with whatever weights torch starts it with.
 
     Returns:
-        A module in train mode, (N, 3, H, W) -> (N, 34, H/4, W/4) float32: 17 heatmaps, then 17 tag maps. H and W
-        are multiples of 32. Its keys are those of the official checkpoints, `backbone.*` and `keypoint_head.*`.
-
-    Raises:
-        UsageError: `model` is not a network in `zoo`, or mmpose is not installed.
+        (N, 3, H, W) -> (N, 34, H/4, W/4) float32: 17 heatmaps, then 17 tag maps. H and W are multiples of 32. The keys
+        are those of the official checkpoints, `backbone.*` and `keypoint_head.*`.
     """
     zoo.get(model)
     try:
@@ -71,7 +66,7 @@ def build(model: str) -> torch.nn.Module:
 
 
 def official_config(model: str) -> mmcv.Config:
-    """Reads mmpose's own configuration of a network, from its wheel."""
+    """Reads mmpose's own configuration of a network from its wheel."""
     import mmpose
     from mmcv import Config
 
@@ -79,7 +74,7 @@ def official_config(model: str) -> mmcv.Config:
 
 
 def load(model: str, weights: str | os.PathLike[str] = "demo") -> torch.nn.Module:
-    """Returns a network with weights, ready to run.
+    """Returns the network of `build` with weights, in eval mode.
 
     Args:
         model: name of a network in `zoo`.
@@ -87,11 +82,7 @@ def load(model: str, weights: str | os.PathLike[str] = "demo") -> torch.nn.Modul
             to be downloaded), `random` (seeded: real speed, no sense), or a file: .npz as `save_npz` writes it,
             or anything that `torch.load` reads, such as a checkpoint of mmpose's training.
 
-    Returns:
-        The module of `build`, in eval mode.
-
     Raises:
-        UsageError: the network or the weights do not exist.
         DataError: the file is missing, damaged, of another network, or holds more than tensors and plain data.
     """
     return load_file(model, find_weights(model, weights).file)
@@ -108,13 +99,10 @@ def load_file(model: str, path: Path | None) -> torch.nn.Module:
 
 
 def image_like(batch: int, height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Returns seeded input with the statistics of normalized photographs, for checks and for fitting random weights.
+    """Returns seeded input with the statistics of normalized photographs, (batch, 3, height, width) float32.
 
     White noise would not do: a network that averages neighbors sees next to nothing in it. Patches from 2x2 to
     128x128, the larger the stronger, have edges and flat regions as photographs have.
-
-    Returns:
-        (batch, 3, height, width) float32, mean 0 and standard deviation 1 over many images.
     """
     random = np.random.default_rng(seed)
     images = np.zeros((batch, 3, height, width), np.float32)
@@ -136,17 +124,11 @@ def describe(module: torch.nn.Module) -> str:
     return f"{parameters / 1e6:.2f} M parameters, {counter.get_total_flops() / 1e9:.1f} GFLOP"
 
 
-# ------------------------------------------------------------------------------- rewritten for the export
-
-
 def with_separate_halves(module: torch.nn.Module) -> torch.nn.Module:
-    """Returns the same network with its last convolution as two, one for the heatmaps and one for the tags.
+    """Returns a copy of a network with its last convolution as two, one for the heatmaps and one for the tags.
 
     It is the same arithmetic. But engines that quantize give a layer's output one scale, and heatmaps from 0 to 1 have
     few steps left on a scale that is made for tags of several units.
-
-    Args:
-        module: from `load`; stays as it is.
     """
     import torch
 
@@ -155,7 +137,8 @@ def with_separate_halves(module: torch.nn.Module) -> torch.nn.Module:
 
         def __init__(self, last: torch.nn.Conv2d) -> None:
             super().__init__()
-            self.heatmaps, self.tags = (_channels_of(last, k) for k in (slice(len(COCO17)), slice(len(COCO17), None)))
+            halves = zip(last.weight.split(len(COCO17)), last.bias.split(len(COCO17)))
+            self.heatmaps, self.tags = (_convolution(*half) for half in halves)
 
         def forward(self, features: torch.Tensor) -> torch.Tensor:
             return torch.cat([self.heatmaps(features), self.tags(features)], dim=1)  # (N, C, h, w) -> (N, 34, h, w)
@@ -165,19 +148,12 @@ def with_separate_halves(module: torch.nn.Module) -> torch.nn.Module:
     return network
 
 
-def _channels_of(layer: torch.nn.Conv2d, channels: slice) -> torch.nn.Conv2d:
-    """Returns a convolution that gives some of another's output channels."""
+def _convolution(weight: torch.Tensor, bias: torch.Tensor, padding: int = 0, groups: int = 1) -> torch.nn.Conv2d:
+    """Returns the convolution with a copy of these weights, (C', C / groups, h, w) and (C',)."""
     import torch
 
-    weight, bias = layer.weight.detach()[channels], layer.bias.detach()[channels]
-    part = torch.nn.Conv2d(layer.in_channels, len(bias), layer.kernel_size, layer.stride, layer.padding)
-    return _filled(part, weight, bias)
-
-
-def _filled(layer: torch.nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor) -> torch.nn.Conv2d:
-    """Copies weights into a layer; returns it."""
-    import torch
-
+    size = weight.shape[2:]
+    layer = torch.nn.Conv2d(groups * weight.shape[1], len(weight), size, padding=padding, groups=groups)
     with torch.no_grad():
         layer.weight.copy_(weight)
         layer.bias.copy_(bias)
@@ -185,16 +161,13 @@ def _filled(layer: torch.nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor) ->
 
 
 def without_deconvolutions(module: torch.nn.Module) -> torch.nn.Module:
-    """Returns the same network with its head's deconvolutions as convolutions of a quarter of the size.
+    """Returns a copy of a network with its head's deconvolutions, if any, as convolutions of a quarter of the size.
 
     An output pixel of such a deconvolution (stride 2, kernel 4) has but 2 x 2 inputs, and which weights they meet
     depends on whether its row and column are even: four convolutions of kernel 2, whose outputs are interleaved. It is
     the same arithmetic, in a form for which CPU engines have their quickest kernels, and int8 ones: ONNX Runtime has
     none for deconvolutions. The last layer works pixel by pixel, so it comes before the interleaving, which then has
     little to move.
-
-    Args:
-        module: from `load` or `with_separate_halves`; stays as it is. Without deconvolutions (HRNet) it is only copied.
     """
     import torch
     from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -205,10 +178,12 @@ def without_deconvolutions(module: torch.nn.Module) -> torch.nn.Module:
         def __init__(self, deconvolution: torch.nn.ConvTranspose2d, last: list[torch.nn.Conv2d]) -> None:
             super().__init__()
             self.convolution = _convolution_of(deconvolution, phases_first=bool(last))
-            self.last = torch.nn.ModuleList(_four_times(layer) for layer in last)
+            self.last = torch.nn.ModuleList(
+                _convolution(layer.weight.repeat(4, 1, 1, 1), layer.bias.repeat(4), groups=4) for layer in last
+            )
             # From phase by phase to channel by channel.
-            channels = torch.arange(sum(layer.out_channels for layer in self.last))
-            parts = channels.split([layer.out_channels for layer in self.last]) if last else [channels]
+            sizes = [layer.out_channels for layer in self.last] or [0]
+            parts = torch.arange(sum(sizes)).split(sizes)
             self.order = torch.cat([part.view(4, -1).T.reshape(-1) for part in parts])
 
         def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -222,9 +197,7 @@ def without_deconvolutions(module: torch.nn.Module) -> torch.nn.Module:
     layers = list(head.deconv_layers) if isinstance(head.deconv_layers, torch.nn.Sequential) else []
     blocks = []
     for k in range(0, len(layers), 3):
-        deconvolution, norm, activation = layers[k : k + 3]
-        if not isinstance(activation, torch.nn.ReLU):
-            raise DataError(f"The head's layer {k + 2} is not a ReLU but {activation}; is this mmpose 0.29.0?")
+        deconvolution, norm, _relu = layers[k : k + 3]
         last = (list(head.final_layer.children()) or [head.final_layer]) if k + 3 == len(layers) else []
         blocks.append(Interleaved(fuse_conv_bn_eval(deconvolution, norm, transpose=True), last))
     if blocks:
@@ -236,19 +209,11 @@ def _convolution_of(deconvolution: torch.nn.ConvTranspose2d, phases_first: bool)
     """Returns the convolution that gives a deconvolution's four phases, (N, C, h, w) -> (N, 4 C', h + 1, w + 1).
 
     Output t of the first phase along an axis is the deconvolution's output 2t - 1, that of the second phase 2t; both
-    come from inputs t - 1 and t.
-
-    Args:
-        deconvolution: stride 2, kernel 4, padding 1.
-        phases_first: whether the output channels are C' of the first phase, C' of the next ..., or four phases of the
-            first channel, four of the next ..., as interleaving takes them.
+    come from inputs t - 1 and t. The output channels are C' of the first phase, C' of the next ... (`phases_first`), or
+    four phases of the first channel, four of the next ..., as interleaving takes them.
     """
     import torch
 
-    sizes = deconvolution.kernel_size, deconvolution.stride, deconvolution.padding, deconvolution.output_padding
-    if sizes != ((4, 4), (2, 2), (1, 1), (0, 0)):
-        raise DataError(f"The head's deconvolution has sizes {sizes}, which no official network has.")
-    convolution = torch.nn.Conv2d(deconvolution.in_channels, 4 * deconvolution.out_channels, 2, padding=1)
     taps = torch.tensor([[2, 0], [3, 1]])  # of the deconvolution's kernel: [phase, input t - 1 or t]
     # (C, C', 4, 4) -> (C, C', row phase, row input, column phase, column input)
     weight = deconvolution.weight.detach()[:, :, taps][..., taps]
@@ -256,45 +221,20 @@ def _convolution_of(deconvolution: torch.nn.ConvTranspose2d, phases_first: bool)
     weight, bias = weight.flatten(1, 2), deconvolution.bias.detach()[:, None].expand(-1, 4)
     if phases_first:
         weight, bias = weight.transpose(0, 1), bias.T
-    return _filled(convolution, weight.flatten(0, 1), bias.flatten())
-
-
-def _four_times(last: torch.nn.Conv2d) -> torch.nn.Conv2d:
-    """Returns a convolution of kernel 1 that works on four phases alike, one after the other."""
-    import torch
-
-    if last.kernel_size != (1, 1):
-        raise DataError(f"The head's last layer has kernel {last.kernel_size}, which no official network has.")
-    grouped = torch.nn.Conv2d(4 * last.in_channels, 4 * last.out_channels, 1, groups=4)
-    return _filled(grouped, last.weight.repeat(4, 1, 1, 1), last.bias.repeat(4))
-
-
-# ---------------------------------------------------------------------------------------------- weights
+    return _convolution(weight.flatten(0, 1), bias.flatten(), padding=1)
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Some weights of a network, found and identified.
+    """Some weights of a network, found and identified."""
 
-    Attributes:
-        tag: their short name, see `paths.weights_tag`.
-        sha256: of the file; for `random`, of the recipe. The same random weights may differ in the last bits between
-            two machines, as sums do; that matters to nobody.
-        file: None for `random`.
-    """
-
-    tag: str
-    sha256: str
-    file: Path | None
+    tag: str  # short name, see `paths.weights_tag`
+    sha256: str  # of the file; for `random` of the recipe, although sums differ in the last bits between machines
+    file: Path | None  # None for `random`
 
 
 def find_weights(model: str, weights: str | os.PathLike[str]) -> Weights:
-    """Finds the weights of a network, as in `load`, and reads their file once, for its hash.
-
-    Raises:
-        UsageError: the network does not exist, or `weights` looks neither like a file nor like one of the words.
-        DataError: the file is missing, or is not the official checkpoint that it is called.
-    """
+    """Finds the weights of a network, as in `load`, and reads their file once, for its hash."""
     network = zoo.get(model)
     if weights == "random":
         return Weights("random", hashlib.sha256(_RANDOM_RECIPE.encode()).hexdigest(), None)
@@ -327,15 +267,7 @@ def save_npz(module_or_state: torch.nn.Module | Mapping[str, torch.Tensor], path
     quantization look lossless later on. Of a kernel's 10 bits after the leading one 8 are kept, which zip packs a tenth
     smaller; training in bfloat16 computes with 7. BatchNorm's batch counters are left out; nothing needs them.
 
-    Args:
-        module_or_state: a network, or its `state_dict()`.
-        path: the file to write; ends in `.npz`.
-
-    Returns:
-        `path`.
-
     Raises:
-        UsageError: `path` does not end in `.npz`.
         DataError: a weight is not finite or too large for float16, or the file cannot be written.
     """
     path = Path(path)
@@ -344,7 +276,7 @@ def save_npz(module_or_state: torch.nn.Module | Mapping[str, torch.Tensor], path
     state = module_or_state if isinstance(module_or_state, Mapping) else module_or_state.state_dict()
     arrays = {}
     for key, value in state.items():
-        if _is_counter(key):
+        if key.endswith(_COUNTER):
             continue
         with np.errstate(over="ignore"):  # reported below
             half = value.detach().cpu().numpy().astype(np.float16)
@@ -358,16 +290,9 @@ def save_npz(module_or_state: torch.nn.Module | Mapping[str, torch.Tensor], path
     return path
 
 
-# -------------------------------------------------------------------------------------- parts of `build`
-
-
 @contextlib.contextmanager
 def _torchvision_placeholder() -> Iterator[None]:
-    """Lets mmcv's `import torchvision` succeed while mmpose is imported, and leaves no trace.
-
-    mmcv 1.7 wants it for nothing but the list of torchvision's downloads. An empty module that stayed behind
-    would make other libraries believe that torchvision is installed.
-    """
+    """Lets mmcv's `import torchvision`, of which it only wants the list of downloads, succeed without it."""
     if "torchvision" in sys.modules or importlib.util.find_spec("torchvision") is not None:
         yield
         return
@@ -375,7 +300,7 @@ def _torchvision_placeholder() -> Iterator[None]:
     try:
         yield
     finally:
-        del sys.modules["torchvision"]
+        del sys.modules["torchvision"]  # else other libraries would believe that it is installed
 
 
 def _assemble(backbone: torch.nn.Module, keypoint_head: torch.nn.Module) -> torch.nn.Module:
@@ -387,8 +312,7 @@ def _assemble(backbone: torch.nn.Module, keypoint_head: torch.nn.Module) -> torc
 
         def __init__(self) -> None:
             super().__init__()
-            self.backbone = backbone
-            self.keypoint_head = keypoint_head
+            self.backbone, self.keypoint_head = backbone, keypoint_head
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             [output] = self.keypoint_head(self.backbone(images))  # a list, for networks of several resolutions
@@ -397,15 +321,11 @@ def _assemble(backbone: torch.nn.Module, keypoint_head: torch.nn.Module) -> torc
     return BottomUpNetwork()
 
 
-# --------------------------------------------------------------------------------------- parts of `load`
-
-
 def _randomize(module: torch.nn.Module) -> None:
-    """Fills a network with seeded weights under which signals neither die nor explode.
+    """Fills a network with seeded weights under which signals neither die nor explode (He et al. 2015).
 
-    He et al. 2015's initialization; BatchNorm statistics taken from one batch of image-like input, as if trained; and
-    the last convolution scaled so that heatmaps vary by 0.03 about 0 and tags by 1, channel by channel: decoding then
-    has a little to do, not a million candidates.
+    BatchNorm's statistics are those of one batch of image-like input, as if trained. The last convolution is scaled so
+    that heatmaps vary by 0.03 about 0 and tags by 1: decoding then has a little to do, not a million candidates.
     """
     import torch
 
@@ -434,14 +354,10 @@ def _randomize(module: torch.nn.Module) -> None:
 
 
 def _fill(module: torch.nn.Module, state: Mapping[str, torch.Tensor], model: str, path: Path) -> None:
-    """Copies weights into a network if every key and every shape fits.
-
-    BatchNorm's batch counters may be absent: checkpoints of torch < 0.4.1 have none, `save_npz` writes none, and
-    only training reads them.
-    """
+    """Copies weights into a network if every key and shape fits; BatchNorm's counters, for training, may be absent."""
     own = module.state_dict()
     faults = {
-        "missing": [key for key in own if key not in state and not _is_counter(key)],
+        "missing": [key for key in own if key not in state and not key.endswith(_COUNTER)],
         "unexpected": [key for key in state if key not in own],
         "of another shape": [
             f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
@@ -459,10 +375,6 @@ def _fill(module: torch.nn.Module, state: Mapping[str, torch.Tensor], model: str
     module.load_state_dict(state, strict=False)
 
 
-def _is_counter(key: str) -> bool:
-    return key.endswith("num_batches_tracked")
-
-
 def _read_npz(path: Path) -> dict[str, torch.Tensor]:
     import torch
 
@@ -474,15 +386,16 @@ def _read_npz(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _read_torch(path: Path) -> dict[str, torch.Tensor]:
-    """Reads a torch file with the loader that knows tensors and plain data only.
-
-    Checkpoints of mmcv's runner carry a `meta` dictionary beside the `state_dict`: strings, numbers, dictionaries,
-    which that loader reads, and sometimes a NumPy number such as the best score, which it has to be allowed.
-    """
+    """Reads a torch file with the loader that knows tensors and plain data only."""
     import torch
 
+    # Checkpoints of mmcv's runner may hold a NumPy number, such as the best score. Unpickling it calls a constructor
+    # from dtype and bytes, under its old or new name.
+    make = np.float64(0).__reduce__()[0]
+    numbers = [(make, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    numbers += [np.dtype, *(type(np.dtype(name)) for name in ("f8", "f4", "i8", "i4", "bool"))]
     try:
-        with torch.serialization.safe_globals(_numpy_numbers()):
+        with torch.serialization.safe_globals(numbers):
             document = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes torch raise nearly anything
         foreign = re.search(r"\bGLOBAL ([\w.]+)", str(error))  # the pickle instruction that names a function or class
@@ -498,10 +411,3 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(state, dict) or not state or not all(torch.is_tensor(value) for value in state.values()):
         raise DataError(f"{path} is not a checkpoint: it has no `state_dict` of tensors.")
     return state
-
-
-def _numpy_numbers() -> list:
-    """What unpickling a NumPy number calls: a constructor from dtype and bytes, under its old and new name."""
-    make = np.float64(0).__reduce__()[0]
-    dtypes = [type(np.dtype(name)) for name in ("f8", "f4", "i8", "i4", "bool")]
-    return [(make, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")] + [np.dtype, *dtypes]
