@@ -17,13 +17,11 @@ import contextlib
 import copy
 import dataclasses
 import importlib.util
-import io
-import logging
 import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator, Sequence
+from typing import TYPE_CHECKING, Sequence
 
 import numpy as np
 
@@ -35,7 +33,6 @@ from helpers.keypoints import COCO17
 if TYPE_CHECKING:
     import os
 
-    import onnx
     import torch
 
 OPSETS = (11, 17)  # MagicMind; the others
@@ -242,7 +239,8 @@ def _write(module: torch.nn.Module, path: Path, opset: int) -> None:
     if opset != OPSETS[0]:
         module = network.without_deconvolutions(module)
     side = 4 * network.STRIDE  # the trace does not depend on it
-    with _silence(), torch.inference_mode():
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # of the exporter's own age
         torch.onnx.export(
             module,
             (torch.zeros(1, 3, side, side),),
@@ -256,20 +254,6 @@ def _write(module: torch.nn.Module, path: Path, opset: int) -> None:
             },
             dynamo=False,  # torch's newer exporter writes opset 18 whatever it is asked for
         )
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keeps the exporter's remarks on its own age and on constant folding out of notebooks."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _check_graph(path: Path, opset: int, name: str) -> None:
@@ -291,18 +275,17 @@ def _check_graph(path: Path, opset: int, name: str) -> None:
         raise DataError(f"{name} is not a valid ONNX graph: {first_line(error)}") from error
     ends = [*free.graph.input, *free.graph.output]
     found = next(entry.version for entry in document.opset_import if entry.domain in ("", "ai.onnx"))
+    free_input, free_output, output = (
+        [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (free.graph.input[0], free.graph.output[0], sized.graph.output[0])
+    )
     for what, is_, wanted in (
         ("opset", found, opset),
         ("inputs and outputs", [value.name for value in ends], [INPUT, OUTPUT]),
         ("types", [value.type.tensor_type.elem_type for value in ends], [onnx.TensorProto.FLOAT] * 2),
-        ("free input", _dims(free.graph.input[0]), _INPUT_DIMS),
-        ("free output", _dims(free.graph.output[0]), _OUTPUT_DIMS),
-        ("output for 2x3x512x704", _dims(sized.graph.output[0]), [2, 2 * len(COCO17), 128, 176]),
+        ("free input", free_input, _INPUT_DIMS),
+        ("free output", free_output, _OUTPUT_DIMS),
+        ("output for 2x3x512x704", output, [2, 2 * len(COCO17), 128, 176]),
     ):
         if is_ != wanted:
             raise DataError(f"{name} has the wrong {what}: {is_}, not {wanted}; the exporter has changed.")
-
-
-def _dims(value: onnx.ValueInfoProto) -> list[int | str]:
-    """Returns sizes and, where free, names of a tensor's dimensions."""
-    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]

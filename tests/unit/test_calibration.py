@@ -30,9 +30,8 @@ def images(tmp_path):
 
 def test_default_is_the_demo_datas_own_split():
     chosen = CalibrationSet()
-    assert len(chosen) == calibration.DEFAULT_COUNT
+    assert (len(chosen), chosen.method) == (calibration.DEFAULT_COUNT, "minmax")
     assert {path.parent for path in chosen.files} == {paths.demo_data() / "calib2017"}
-    assert chosen.method == "minmax"
     chosen.refuse(CocoDataset(paths.demo_data(), "val2017"))
 
 
@@ -54,9 +53,8 @@ def test_plain_folder(images):
 
 def test_each_image_is_read_as_the_network_sees_it(images):
     chosen = CalibrationSet(images, count=None)
-    batches = chosen.batches()
-    assert isinstance(batches, types.GeneratorType)
-    batches = list(batches)
+    assert isinstance(chosen.batches(), types.GeneratorType)
+    batches = list(chosen.batches())
     assert [batch.shape for batch in batches] == [(1, 3, 512, 512), (1, 3, 512, 768), (1, 3, 1024, 512)]
     for path, batch in zip(chosen.files, batches):
         np.testing.assert_array_equal(batch, to_input([resize_align(read_image(path))[0]]))
@@ -70,20 +68,18 @@ def test_fixed_shape(images):
     np.testing.assert_array_equal(square[1], to_input([middle]))
     [_, _, tall] = CalibrationSet(images, count=None, input_shape=(256, 512)).batches()
     assert tall.shape == (1, 3, 256, 512)
-    black = to_input([np.zeros((1, 1, 3), np.uint8)])[0, :, 0, 0]
-    np.testing.assert_array_equal(tall[0, :, 100, 0], black)
+    np.testing.assert_array_equal(tall[0, :, 100, 0], to_input([np.zeros((1, 1, 3), np.uint8)])[0, :, 0, 0])
 
 
 def test_description_tells_sets_apart(images):
     kinds = [{}, {"method": "entropy"}, {"count": 2}, {"seed": 1, "count": 2}, {"input_shape": (512, 512)}]
     told = [json.dumps(CalibrationSet(images, **{"count": 3, **kind}).describe()) for kind in kinds]
     assert len(set(told)) == len(kinds)
-    facts = json.loads(told[0])
-    assert facts["images"] == [artifacts.sha256(path) for path in sorted(images.iterdir())]
-    assert (facts["count"], facts["method"], facts["seed"], facts["shape"]) == (3, "minmax", 0, "each its own")
-    before = told[0]
+    hashes = [artifacts.sha256(path) for path in sorted(images.iterdir())]
+    wanted = {"images": hashes, "count": 3, "method": "minmax", "seed": 0, "shape": "each its own"}
+    assert json.loads(told[0]) == wanted
     cv2.imwrite(str(images / "a.png"), np.zeros((64, 64, 3), np.uint8))  # the same name, another image
-    assert json.dumps(CalibrationSet(images, count=3).describe()) != before
+    assert json.dumps(CalibrationSet(images, count=3).describe()) != told[0]
 
 
 def test_scored_images_are_refused_under_any_name(tmp_path):
