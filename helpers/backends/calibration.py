@@ -53,11 +53,11 @@ class CalibrationSet:
         Args:
             source: a COCO-format folder or a folder of images; None for the demo data.
             split: part of a COCO-format folder; nothing to a folder of images.
-            count: how many images; None for all.
+            count: None for all images.
             method: one of `METHODS`.
             input_shape: (height, width), multiples of 32, for engines of one shape: images are scaled to the short
                 side and cut at their middle. None: each image gets its own shape, as with dynamic engines.
-            seed: another seed, another sample. A larger sample contains every smaller one.
+            seed: of the sample; a larger sample contains every smaller one.
         """
         if method not in METHODS:
             raise UsageError(f"There is no calibration method {method!r}; {did_you_mean(method, METHODS)}.")
@@ -78,22 +78,18 @@ class CalibrationSet:
     def describe(self) -> dict[str, Any]:
         """Returns all that decides the outcome, as JSON types, for a built model's sidecar."""
         return {
-            "images": self.hashes(),
+            "images": [artifacts.sha256(path) for path in self.files],
             "count": len(self),
             "method": self.method,
             "seed": self.seed,
             "shape": "each its own" if self.input_shape is None else list(self.input_shape),
         }
 
-    def hashes(self) -> list[str]:
-        """Returns the SHA-256 of each file."""
-        return [artifacts.sha256(path) for path in self.files]
-
     def refuse(self, scored: CocoDataset) -> None:
         """Makes sure that no image is also scored, whatever its name."""
         sizes = {path.stat().st_size for path in self.files}
         theirs = {artifacts.sha256(path) for _, path in scored if path.stat().st_size in sizes}
-        shared = [path.name for path, digest in zip(self.files, self.hashes()) if digest in theirs]
+        shared = [path.name for path in self.files if artifacts.sha256(path) in theirs]
         if shared:
             raise UsageError(
                 f"{len(shared)} of {len(self)} calibration images are also scored, first {shared[0]}; "

@@ -51,17 +51,13 @@ def quantize_file(onnx_path: Path, spec: BuildSpec, calibration: Calibration | N
 
 
 def load(path: Path) -> onnx.ModelProto:
-    """Reads an exported network, with the shapes of all tensors, which rounding needs to know.
-
-    MagicMind's file is brought up from opset 11, which has no scale per channel. Its deconvolutions stay in float: ONNX
-    Runtime has no integer kernel for them.
-    """
+    """Reads an exported network, with the shapes of all tensors, which rounding needs to know."""
     try:
         import onnx
         import onnx.version_converter
 
         document = onnx.load(str(path))
-        if document.opset_import[0].version < _OPSET:
+        if document.opset_import[0].version < _OPSET:  # opset 11 has no scale per channel
             document = onnx.version_converter.convert_version(document, _OPSET)
         return onnx.shape_inference.infer_shapes(_without_zeros(document))
     except ImportError as error:
@@ -91,8 +87,7 @@ def layers(document: onnx.ModelProto) -> list[str]:
 def ranges(document: onnx.ModelProto, calibration: Calibration | None, precision: str) -> TensorsData:
     """Finds the range of every tensor that is to be rounded, in the form that ONNX Runtime's quantizer takes.
 
-    One image at a time goes through the network, and of its tensors only two numbers or a histogram stay, so memory
-    depends on one image's size, not on their number. `precision` is named in errors.
+    Of an image's tensors only two numbers or a histogram stay. `precision` is named in errors.
     """
     if calibration is None:
         raise UsageError(f"{precision} needs images to calibrate with; give the build a calibration.CalibrationSet.")
@@ -137,8 +132,7 @@ def scale_and_zero_point(low: float, high: float, bits: int = 8) -> tuple[float,
     """Returns how ONNX Runtime's quantizer rounds an unsigned tensor with values from `low` to `high`.
 
     A value x becomes q = round(x / scale) + zero point, kept from 0 to 2**bits - 1, and is read as
-    scale * (q - zero point). The range is widened to hold 0, which then is a step of its own: padding and what a ReLU
-    cuts off stay exactly 0.
+    scale * (q - zero point). The range is widened to hold 0: padding and what a ReLU cuts off stay exactly 0.
     """
     low, high = min(low, 0.0), max(high, 0.0)
     scale = (high - low) / (2**bits - 1)
@@ -146,10 +140,7 @@ def scale_and_zero_point(low: float, high: float, bits: int = 8) -> tuple[float,
 
 
 def activations(document: onnx.ModelProto, batches: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-    """Runs images, (1, 3, h, w) float32 each, through a network and yields all tensors to be rounded by name.
-
-    A dictionary is emptied before the next image is run.
-    """
+    """Runs images, (1, 3, h, w) float32 each, through a network and yields all tensors to be rounded by name."""
     names = _rounded(document)
     probed = copy.deepcopy(document)
     known = {value.name: value for value in (*document.graph.value_info, *document.graph.input)}
@@ -283,9 +274,8 @@ def quantize(
 def float_layers(document: onnx.ModelProto, spec: BuildSpec) -> list[str]:
     """Returns the layers that stay in float: those that the spec names, else the ones that give heatmaps and tags.
 
-    The last ones take 2 % of the operations, and their outputs are what decoding looks at: rounded to 8 bits,
-    neighboring samples of a heatmap become equal, and noise passes the detection threshold. On the demo set with
-    MobileNetv2, leaving them in float raises the heatmaps' signal-to-noise ratio from 25 to 30 dB.
+    These take 2 % of the operations. On the demo set with MobileNetv2, leaving them in float raises the heatmaps'
+    signal-to-noise ratio from 25 to 30 dB.
     """
     if spec.float_layers is None:
         return _last_layers(document)

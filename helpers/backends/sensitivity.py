@@ -4,9 +4,8 @@
     rows = sensitivity.by_count(onnx_path, "qint8_mixed_float16", images, [1, 8, 32], others)
     spec, drop = sensitivity.within(0.005, onnx_path, spec, images, score)             # a spec that names float layers
 
-Everything is measured on calibration images: choosing layers by the scored set would be learning the exam. ONNX
-Runtime does the measuring, also for other engines. `onnxruntime.quantization.qdq_loss_debug` and
-`nncf.quantize_with_accuracy_control` do similar things.
+Everything is measured on calibration images, and with ONNX Runtime, also for other engines. Similar things are done by
+`onnxruntime.quantization.qdq_loss_debug` and `nncf.quantize_with_accuracy_control`.
 """
 
 from __future__ import annotations
@@ -64,8 +63,7 @@ class CountRow:
 def signal_to_noise(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> tuple[float, float]:
     """Returns the ratio of power to that of the error in decibels, for heatmaps and for tags.
 
-    20 dB more is an error a tenth as large; without an error it is infinite. `found` and `wanted` are network outputs
-    (N, 34, h, w) float32, one per image, of any sizes.
+    20 dB more is an error a tenth as large. Outputs are (N, 34, h, w) float32, one per image, of any sizes.
     """
     ratios = []
     for half in (slice(len(COCO17)), slice(len(COCO17), None)):
@@ -112,11 +110,7 @@ def by_count(
 ) -> list[CountRow]:
     """Calibrates (minmax) with few and with many images, several times with different ones, and looks at others.
 
-    Args:
-        onnx_path, precision: as in `rank`.
-        calibration: images to draw from.
-        counts: those above the number of images mean all of them, and are done once.
-        scored: other images, to compare outputs on: (1, 3, h, w) float32 each.
+    Counts above the number of images mean all of them. `scored` are (1, 3, h, w) float32 each.
     """
     if min(counts) < 1:
         raise UsageError(f"Numbers of images to calibrate with must be 1 or more, not {list(counts)}.")
@@ -152,7 +146,7 @@ def within(
         score: gives the AP of a loaded engine, measured on annotated images that will not be scored.
 
     Returns:
-        The spec with the layers named, which a build records, and the drop that is left.
+        The spec with the layers named, and the drop that is left.
     """
     if not max_drop >= 0:
         raise UsageError(f"The drop of AP that is allowed must be 0 or more, not {max_drop:g}.")

@@ -64,18 +64,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class CheckRow:
-    """One comparison with PyTorch.
-
-    Heatmaps and tags are judged each by its own range: tags span several units, heatmaps about one, so an error
-    that is nothing to the tags may be a person to the heatmaps.
-    """
+    """One comparison with PyTorch."""
 
     opset: int
     batch: int
     height: int
     width: int
     heatmaps: Difference
-    tags: Difference
+    tags: Difference  # judged apart: tags span several units, heatmaps about one
     passed: bool
 
     @property

@@ -42,8 +42,8 @@ class Found:
 class MMPoseChain:
     """MMPose's test pipeline and its `AssociativeEmbedding`, as its official configuration sets them up.
 
-    Each of its steps is its own code, called as MMPose calls it; only the clock is ours. Its `Collect` and data loader,
-    which pack and unpack the same arrays, are left out: to its favor. Takes model and weights as `network.load`.
+    Only the clock is ours. Its `Collect` and data loader, which pack and unpack the same arrays, are left out: to its
+    favor. Takes model and weights as `network.load`.
     """
 
     def __init__(self, model: str = "MobileNetv2", weights: str = "demo") -> None:
@@ -92,10 +92,8 @@ def mmpose_decode(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Does what `AssociativeEmbedding.forward_test` does after the network; returns (P, 17, 3) and (P,) float32.
 
-    Args:
-        output, flipped: (34, h, w) float32 of an image and of the flipped image (None: no flip test).
-        transform: with `base_size`, `center` and `scale`, as `helpers.pose.preprocess.ResizeTransform`.
-        **changes: of the official `test_cfg`.
+    Outputs are (34, h, w) float32 of an image and of the flipped image (None: no flip test), `transform` is a
+    `helpers.pose.preprocess.ResizeTransform` or the like, and `changes` are of the official `test_cfg`.
     """
     make_importable()
     import torch
@@ -139,9 +137,8 @@ def _official_test_cfg() -> dict[str, Any]:
 def make_importable() -> None:
     """Lets all of mmpose 0.29.0 and mmcv 1.7.0 be imported, without notices about their age, from now on.
 
-    Both ask for torchvision and xtcocotools, which are not installed (the reasons are in requirements-mmpose.txt). Next
-    to nothing that is called needs them: torchvision's modules are empty but for `normalize`, and pycocotools is
-    what xtcocotools was forked from.
+    Both ask for torchvision and xtcocotools, which are not installed (the reasons are in requirements-mmpose.txt).
+    torchvision's modules are empty here but for `normalize`; pycocotools is what xtcocotools was forked from.
     """
     functional = _module("torchvision.transforms.functional", normalize=normalize)
     transforms = _module("torchvision.transforms", functional=functional)

@@ -47,9 +47,8 @@ _COUNTER = "num_batches_tracked"  # BatchNorm's
 def build(model: str) -> torch.nn.Module:
     """Builds a network from mmpose's configuration, in train mode, with whatever weights torch starts it with.
 
-    Returns:
-        (N, 3, H, W) -> (N, 34, H/4, W/4) float32: 17 heatmaps, then 17 tag maps. H and W are multiples of 32. The keys
-        are those of the official checkpoints, `backbone.*` and `keypoint_head.*`.
+    It makes (N, 34, H/4, W/4) float32, 17 heatmaps and then 17 tag maps, of (N, 3, H, W), multiples of 32. Its keys are
+    those of the official checkpoints, `backbone.*` and `keypoint_head.*`.
     """
     zoo.get(model)
     try:
@@ -80,10 +79,7 @@ def load(model: str, weights: str | os.PathLike[str] = "demo") -> torch.nn.Modul
         model: name of a network in `zoo`.
         weights: `demo` (shipped, trained on rendered people), `official` (trained on COCO by mmpose's authors,
             to be downloaded), `random` (seeded: real speed, no sense), or a file: .npz as `save_npz` writes it,
-            or anything that `torch.load` reads, such as a checkpoint of mmpose's training.
-
-    Raises:
-        DataError: the file is missing, damaged, of another network, or holds more than tensors and plain data.
+            or a checkpoint of tensors and plain data that `torch.load` reads, such as one of mmpose's training.
     """
     return load_file(model, find_weights(model, weights).file)
 
@@ -266,9 +262,6 @@ def save_npz(module_or_state: torch.nn.Module | Mapping[str, torch.Tensor], path
     float16 and not int8, although int8 would be smaller: weights that already lie on an int8 grid would make
     quantization look lossless later on. Of a kernel's 10 bits after the leading one 8 are kept, which zip packs a tenth
     smaller; training in bfloat16 computes with 7. BatchNorm's batch counters are left out; nothing needs them.
-
-    Raises:
-        DataError: a weight is not finite or too large for float16, or the file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".npz":
