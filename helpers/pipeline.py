@@ -30,38 +30,22 @@ if TYPE_CHECKING:
 class Job:
     """One engine, and what it runs on: all that decides it, in one value that travels.
 
-    Attributes:
-        model: name of the network.
-        weights: `demo`, `official`, `random`, or a checkpoint file.
-        backend: name of the engine's library.
-        spec: precision and shapes to build.
-        device_id: number of the card; 0 on a CPU.
-        mlu_arch: architectures that MagicMind compiles for; () for its default.
-        calibration_data: COCO-format or plain folder to calibrate a qint precision with; None for the dataset that the
-            weights were trained for.
-        calibration_split: part of a COCO-format folder.
-        calibration_num: how many images.
-        calibration_method: one of `calibration.METHODS`.
-        max_drop: AP that a qint precision may lose on a CPU; its worst layers stay in float until it loses no more.
-        data: COCO-format folder to measure on; None for the dataset that the weights were trained for.
-        split: part of it.
-
     Raises:
         UsageError: on construction, if there is no such network.
     """
 
     model: str = "MobileNetv2"
-    weights: str = "demo"
+    weights: str = "demo"  # or official, random, or a checkpoint file
     backend: str = "onnxruntime"
-    spec: BuildSpec = field(default_factory=backends.BuildSpec)
-    device_id: int = 0
-    mlu_arch: tuple[str, ...] = ()
-    calibration_data: Path | None = None
-    calibration_split: str = DEFAULT_SPLIT
+    spec: BuildSpec = field(default_factory=backends.BuildSpec)  # precision and shapes
+    device_id: int = 0  # number of the card; 0 on a CPU
+    mlu_arch: tuple[str, ...] = ()  # what MagicMind compiles for; () for its default
+    calibration_data: Path | None = None  # COCO-format or plain folder; None for what the weights were trained for
+    calibration_split: str = DEFAULT_SPLIT  # part of a COCO-format folder
     calibration_num: int = DEFAULT_COUNT
-    calibration_method: str = "minmax"
-    max_drop: float | None = None
-    data: Path | None = None
+    calibration_method: str = "minmax"  # one of `calibration.METHODS`
+    max_drop: float | None = None  # AP that a qint precision may lose; its worst layers stay in float
+    data: Path | None = None  # COCO-format folder to measure on; None for what the weights were trained for
     split: str = "val2017"
 
     def __post_init__(self) -> None:
@@ -73,11 +57,7 @@ class Job:
         return f"{self.model}, {self.weights} weights, {self.spec.precision}, batch {self.spec.batch_size}"
 
     def library(self) -> Backend:
-        """Returns the backend, whether or not it can run here.
-
-        Raises:
-            UsageError: there is no such backend, or it has no such device.
-        """
+        """Returns the backend, whether or not it can run here; a UsageError if it has no such device."""
         library = backends.get(self.backend, mlu_arch=self.mlu_arch)
         if not library.on_cpu:
             return library.configured(device_id=self.device_id)  # calibration needs the card too
@@ -85,11 +65,7 @@ class Job:
         return library
 
     def dataset(self) -> CocoDataset:
-        """Opens the dataset to measure on.
-
-        Raises:
-            DataError: it is not there, or is damaged.
-        """
+        """Opens the dataset to measure on; a DataError if it is not there, or is damaged."""
         home = self._home()
         if self.data is None and not home.is_dir():
             raise DataError(f"COCO is not at {home}; `python -m helpers fetch --coco`, or set COCO_DATASETS_PATH.")
@@ -98,12 +74,8 @@ class Job:
     def calibration(self, scored: CocoDataset | None = None) -> CalibrationSet | None:
         """Returns the images to calibrate with; None for precisions that need none.
 
-        Args:
-            scored: a dataset that accuracy is measured on: none of its images may be among them.
-
         Raises:
-            UsageError: some are, or there are not so many.
-            DataError: the folder is missing or damaged.
+            UsageError: images of `scored`, on which accuracy is measured, are among them.
         """
         if not self.spec.needs_calibration:
             return None
@@ -124,12 +96,9 @@ class Job:
 
 
 def onnx_file(job: Job) -> Path:
-    """Exports the network of a job, or finds the file exported before.
+    """Exports the network of a job, of the opset that its backend parses, or finds the file exported before.
 
     Where torch and mmpose are missing, as in a MagicMind container, the file has to have been copied there.
-
-    Returns:
-        The ONNX file of the opset that the backend parses.
     """
     opset = job.library().opset
     if can_export():
@@ -140,17 +109,10 @@ def onnx_file(job: Job) -> Path:
 
 
 def build(job: Job, scored: CocoDataset | None = None) -> Path:
-    """Builds the engine of a job, or finds the one built before.
-
-    Args:
-        job: what to build.
-        scored: a dataset that accuracy will be measured on; calibration images must not be among it.
-
-    Returns:
-        The built model, with its sidecar.
+    """Builds the engine of a job, or finds the one built before; returns the file, with its sidecar.
 
     Raises:
-        UsageError: the backend does not build that, or calibration would use what is scored.
+        UsageError: the backend does not build that, or calibration would use images of `scored`.
         DataError: something that is needed is missing or damaged.
     """
     library = job.library()
