@@ -31,13 +31,16 @@ CATEGORY = {
     "keypoints": list(KEYPOINTS),
     "skeleton": np.array(SKELETON.split(), int).reshape(-1, 2).tolist(),
 }
-VALIDATION = "validation"  # not shipped
+# Not shipped, to judge a training by: AP, and the tags of few and of many people.
+VALIDATION, TAG_VALIDATION, HARD_VALIDATION = JUDGED = ("validation", "validation_tags", "validation_hard")
 # split: (first seed, pictures with people, pictures with nobody, recipe)
 SPLITS = {
     "val2017": (20_000, 240, 16, GRADED),
     "calib2017": (30_000, 80, 0, GRADED),
     "hard2017": (40_000, 40, 0, HARD),
     VALIDATION: (50_000, 48, 0, GRADED),
+    TAG_VALIDATION: (51_000, 120, 0, GRADED),
+    HARD_VALIDATION: (52_000, 24, 0, HARD),
 }
 
 
@@ -126,11 +129,12 @@ def main() -> int:
     args = parser.parse_args()
     cv2.setNumThreads(1)
     if args.validation:
-        make_split(VALIDATION, args.pool)
+        for split in JUDGED:
+            make_split(split, args.pool)
         return 0
     if not args.manifest:
         for split in SPLITS:
-            if split != VALIDATION:
+            if split not in JUDGED:
                 make_split(split)
     write_manifest()
     return 0

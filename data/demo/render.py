@@ -1,6 +1,7 @@
 """Renders the training pool: shards of JPEG scenes at the size in which the network meets them.
 
-    python data/demo/render.py --scenes 8000    # the training pool, about 0.04 s a scene on one core
+    python data/demo/render.py --scenes 8000            # the training pool, about 0.04 s a scene on one core
+    python data/demo/render.py --scenes 3000 --crowds   # scenes of many people, to learn tags from
 
 Every scene is painted at a random camera size, saved as JPEG, read back and resized to a short side of 512, so
 that it carries the same blur and blocks as a test picture. Shards go to data/train/ (not committed); a shard that
@@ -16,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from people import PARTS
-from scenes import GRADED, HARD, OCCLUDER, compose
+from scenes import CROWD, GRADED, HARD, OCCLUDER, compose
 
 SIZES = (
     (640, 480),
@@ -32,6 +33,7 @@ SIZES = (
 POOL = Path(__file__).resolve().parents[1] / "train"
 SHARD = 200
 POOL_SEED = 100_000
+CROWD_SEED = 300_000  # seeds from here on show crowds
 SCENE_KEYS = ("jpeg", "parts", "keypoints", "families")
 
 
@@ -49,7 +51,8 @@ def render_scene(seed: int) -> dict[str, np.ndarray]:
     """
     rng = np.random.default_rng(seed)
     width, height = random_size(rng)
-    recipe = HARD if rng.random() < 0.15 else GRADED
+    hard, other = (0.4, CROWD) if seed >= CROWD_SEED else (0.15, GRADED)
+    recipe = HARD if rng.random() < hard else other
     scene = compose(rng, width, height, recipe, nobody=rng.random() < 0.03)
     quality = int(rng.integers(80, 96))
     image = cv2.imdecode(cv2.imencode(".jpg", scene.image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
@@ -81,11 +84,13 @@ def main() -> int:
     """Render what is missing of the pool."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=8000)
+    parser.add_argument("--crowds", action="store_true", help="scenes of many people, from another seed on")
     parser.add_argument("--pool", type=Path, default=POOL, help="folder to write to")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     args.pool.mkdir(parents=True, exist_ok=True)
-    for seed in range(POOL_SEED, POOL_SEED + args.scenes, SHARD):
+    first = CROWD_SEED if args.crowds else POOL_SEED
+    for seed in range(first, first + args.scenes, SHARD):
         path = args.pool / f"scenes_{seed}.npz"
         if not path.exists():
             write_shard(path, seed)

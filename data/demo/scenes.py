@@ -44,6 +44,7 @@ class Recipe:
 
 
 GRADED = Recipe()
+CROWD = Recipe(people=(3, 9), crowd=(0.1, 0.2, 0.2, 0.2, 0.1, 0.1, 0.1), height=(0.2, 0.75), occluders=0.3, seen=0.5)
 HARD = Recipe(
     people=(4, 9),
     crowd=(0.2, 0.2, 0.2, 0.2, 0.1, 0.1),
