@@ -37,7 +37,7 @@ _FFMPEG_LOG_LEVEL = "OPENCV_FFMPEG_LOGLEVEL"
 class Annotated:
     """What became of a video."""
 
-    path: Path  # the painted one; the one that was read if none was painted
+    path: Path  # the drawn one; the one that was read if none was drawn
     frames: int  # that were read
     announced: int  # by the file, 0 if it does not say; more than `frames` if it is cut short
     fps: float  # frames per second of playing
@@ -59,18 +59,18 @@ def annotate(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str] | None,
     estimator: PoseEstimator,
-    paint: Callable[[np.ndarray, Poses], np.ndarray],
+    draw: Callable[[np.ndarray, Poses], np.ndarray],
     batch_size: int = 1,
     each: Callable[[int, float, PoseResult], object] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Annotated:
-    """Finds the people in every frame and writes the painted video, complete or not at all.
+    """Finds the people in every frame and writes the drawn video, complete or not at all.
 
     No more frames are in memory than the estimator is ahead, `batch_size` * 12.
 
     Args:
-        target: the painted video, `.mp4`; None to paint none.
-        paint: (frame (H, W, 3) uint8 BGR, its poses) -> painted frame of the same size, such as `draw.draw_poses`.
+        target: the drawn video, `.mp4`; None to draw none.
+        draw: (frame (H, W, 3) uint8 BGR, its poses) -> drawn frame of the same size, such as `draw.draw_poses`.
         each: called for every frame with its index, its second in the video, and its result.
         progress: called after every frame with (done, all); all is 0 if the file does not say.
 
@@ -82,7 +82,7 @@ def annotate(
         announced, fps = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0), capture.get(cv2.CAP_PROP_FPS)
         fps = fps if 0 < fps <= 1000 else _USUAL_FPS
 
-        def painted() -> Iterator[np.ndarray]:
+        def drawn() -> Iterator[np.ndarray]:
             nonlocal done
             for result in estimator.stream(_taken(capture, waiting), batch_size):
                 frame = waiting.popleft()
@@ -90,16 +90,16 @@ def annotate(
                     raise DataError(result.error.replace(result.name, f"{source}, frame {done}"))
                 if each is not None:
                     each(done, done / fps, result)
-                yield frame if target is None else paint(frame, result.poses)
+                yield frame if target is None else draw(frame, result.poses)
                 done += 1
                 if progress is not None:
                     progress(done, announced)
             _refuse_none(done, source)
 
         if target is None:
-            deque(painted(), maxlen=0)
+            deque(drawn(), maxlen=0)
         else:
-            _write(painted(), Path(target), fps)
+            _write(drawn(), Path(target), fps)
     return Annotated(Path(source if target is None else target), done, announced, fps, time.perf_counter() - start)
 
 

@@ -1,7 +1,7 @@
 """Skeletons on pixels, with OpenCV alone: for a container, a folder of images, or a video.
 
-painted = draw_poses(image, poses)
-cv2.imwrite("painted.jpg", painted)
+drawn = draw_poses(image, poses)
+cv2.imwrite("drawn.jpg", drawn)
 
 One hue per person, from a palette that color-blind readers can tell apart; a person's right side is darker, and unsure
 keypoints are hollow, their bones thin.
@@ -35,18 +35,18 @@ def draw_poses(
     person_threshold: float = PERSON_THRESHOLD,
     colors: Sequence[str] = PERSON_COLORS,
 ) -> np.ndarray:
-    """Returns a painted copy of an image, (H, W, 3) uint8 BGR, with the people and keypoints that reach the thresholds.
+    """Returns a drawn copy of an image, (H, W, 3) uint8 BGR, with the people and keypoints that reach the thresholds.
 
-    Of annotated people all labeled keypoints are painted, hidden ones as unsure. Colors are hex, one per person.
+    Of annotated people all labeled keypoints are drawn, hidden ones as unsure. Colors are hex, one per person.
     """
-    painted = np.ascontiguousarray(image).copy()
+    drawn = np.ascontiguousarray(image).copy()
     annotated = isinstance(poses, GroundTruth)
     for k, points in enumerate(poses.keypoints):
         if annotated or poses.scores[k] >= person_threshold:
             shown = np.isfinite(points).all(axis=1) & (points[:, 2] > (0 if annotated else keypoint_threshold))
             sure = points[:, 2] >= (2 if annotated else SURE)
-            _draw_person(painted, points, shown, sure, np.array(_bgr(colors[k % len(colors)])))
-    return painted
+            _draw_person(drawn, points, shown, sure, np.array(_bgr(colors[k % len(colors)])))
+    return drawn
 
 
 def confident(poses: Poses, threshold: float = PERSON_THRESHOLD) -> Poses:
@@ -56,7 +56,7 @@ def confident(poses: Poses, threshold: float = PERSON_THRESHOLD) -> Poses:
 
 
 def enlarged(image: np.ndarray, *groups: Poses | GroundTruth) -> tuple[np.ndarray, list[Poses | GroundTruth]]:
-    """Scales a small image up to a short side of 640 pixels, and the people in it, so that painted lines are fine."""
+    """Scales a small image up to a short side of 640 pixels, and the people in it, so that drawn lines are fine."""
     scale = max(_SHORT_SIDE / min(image.shape[:2]), 1.0)
     big = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     scaled = []

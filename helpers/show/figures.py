@@ -4,7 +4,7 @@
     figures.save(figure, "data/output/03_heatmaps.png")
 
 Each function returns a matplotlib `Figure`, not registered with pyplot. Images are (H, W, 3) uint8 BGR. People are
-painted as in `draw`, one color each; charts have colors of their own.
+drawn as in `draw`, one color each; charts have colors of their own.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def gallery(
 ) -> Figure:
     """Shows images in rows of `columns` at most.
 
-    With `poses`, the people of each image are painted, and the likely ones counted above it unless there are captions.
+    With `poses`, the people of each image are drawn, and the likely ones counted above it unless there are captions.
     """
     if not images:
         raise UsageError("There is no image to show; give one or more.")
