@@ -68,9 +68,9 @@ def made(home: Home, *argv: str) -> tuple[dict[str, str], float]:
 
 
 def test_export_and_build_killed(tmp_path):
-    """6 + 10 + 3 kills."""
+    """4 + 6 + 2 kills."""
     calm, rough = (Home(tmp_path / name / "models", tmp_path / name / "output") for name in ("calm", "rough"))
-    for seed, (argv, count) in enumerate([(EXPORT, 6), (BUILD, 10), (INT8, 3)]):
+    for seed, (argv, count) in enumerate([(EXPORT, 4), (BUILD, 6), (INT8, 2)]):
         wanted, took = made(calm, *argv)
         kill_often(rough, argv, count, took, seed)
         assert made(rough, *argv)[0] == wanted
