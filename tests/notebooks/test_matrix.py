@@ -38,7 +38,6 @@ def test_notebook_3_scores_eight_bits(models, own, tmp_path):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.skipif(not (paths.root() / "simulator").is_dir(), reason="there is no simulator here")
 def test_notebook_2_builds_for_a_simulated_card(models, tmp_path):
     """Every call of a build for a card; the sidecar says that there was none."""
     card = {"backend": "magicmind", "simulate": True, "precision": FLOAT, "ladder": [FLOAT], **QUICK["02_build"]}
