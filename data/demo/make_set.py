@@ -32,13 +32,12 @@ CATEGORY = {
     "skeleton": np.array(SKELETON.split(), int).reshape(-1, 2).tolist(),
 }
 # Not shipped, to judge a training by: AP, and the tags of few and of many people.
-VALIDATION, TAG_VALIDATION, HARD_VALIDATION = JUDGED = ("validation", "validation_tags", "validation_hard")
+TAG_VALIDATION, HARD_VALIDATION = JUDGED = ("validation_tags", "validation_hard")
 # split: (first seed, pictures with people, pictures with nobody, recipe)
 SPLITS = {
     "val2017": (20_000, 240, 16, GRADED),
     "calib2017": (30_000, 80, 0, GRADED),
     "hard2017": (40_000, 40, 0, HARD),
-    VALIDATION: (50_000, 48, 0, GRADED),
     TAG_VALIDATION: (51_000, 120, 0, GRADED),
     HARD_VALIDATION: (52_000, 24, 0, HARD),
 }

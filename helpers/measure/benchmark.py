@@ -24,7 +24,6 @@ from helpers import zoo
 from helpers.backends.base import Latency
 from helpers.dataset import seeded_sample
 from helpers.errors import DataError, UsageError
-from helpers.images import read_image
 from helpers.pose import decode
 from helpers.pose.estimator import ImageLike, PoseEstimator
 from helpers.pose.preprocess import resize_align
@@ -32,7 +31,6 @@ from helpers.pose.preprocess import resize_align
 if TYPE_CHECKING:
     from helpers.backends.base import Engine
     from helpers.dataset import CocoDataset
-    from helpers.pose.decode import Poses
 
 
 @dataclass(frozen=True)
@@ -168,24 +166,15 @@ def network_only(
     return NetworkTiming(samples, len(batch), batch.shape)
 
 
-def end_to_end(
-    estimator: PoseEstimator,
-    images: Sequence[ImageLike],
-    batch_size: int = 1,
-    paint: Callable[[np.ndarray, Poses], object] | None = None,
-) -> EndToEndTiming:
-    """Times all stages of every image, after one to warm up; `paint` draws poses on an image, the stage `draw`."""
+def end_to_end(estimator: PoseEstimator, images: Sequence[ImageLike], batch_size: int = 1) -> EndToEndTiming:
+    """Times all stages of every image, after one to warm up."""
     decode.warm_up()
     estimator(images[:1])
     stages = []
     start = time.perf_counter()
-    for result, image in zip(estimator.stream(images, batch_size), images):
+    for result in estimator.stream(images, batch_size):
         if result.poses is None:
             raise DataError(result.error)
-        if paint is not None:
-            pixels, reading_s = timed(lambda image=image: image if isinstance(image, np.ndarray) else read_image(image))
-            start += reading_s  # a program that draws has the image at hand
-            result.stage_ms["draw"] = timed(functools.partial(paint, pixels, result.poses))[1] * 1e3
         stages.append(result.stage_ms)
     return EndToEndTiming.from_stages(stages, time.perf_counter() - start)
 
